@@ -1,0 +1,565 @@
+"""What the scripts share because no lesson is in it: options, data, pictures, files kept safe."""
+
+import argparse
+import contextlib
+import gzip
+import io
+import itertools
+import math
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+import zipfile
+import zlib
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+DATASETS = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
+DATA = Path(__file__).resolve().parent / "data"
+SAMPLE = DATA / "sample-images-idx3-ubyte.gz"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+# What may be given anew with --resume: none of it alters the mathematics of an epoch.
+MAY_CHANGE = {"resume", "epochs", "device", "data_dir", "sample_every", "tensorboard"}
+
+
+# ---- messages and mistakes
+
+
+class UserError(Exception):
+    """Something that the user can mend: ends the script with one line and exit code 2."""
+
+
+class Terminated(BaseException):
+    """SIGTERM, raised as Ctrl-C is, so that both leave by the same door."""
+
+
+def run_main(main):
+    """Call main; a mistake or a signal ends in one line and an exit code, not in a traceback."""
+
+    def terminate(*_):
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        main()
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError):  # a full disk, a folder that may not be written, ...
+            error = f"{error.strerror}: {error.filename}" if error.filename else error
+        sys.stderr.write(f"{script_name()}.py: error: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except torch.OutOfMemoryError:
+        sys.stderr.write(f"{script_name()}.py: error: out of memory: try a smaller --batch-size\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Terminated:
+        sys.exit(143)
+
+
+def script_name():
+    return Path(sys.argv[0]).stem
+
+
+def say(text):
+    """Print above the progress bar. A reader who left (`| head -1`) does not end a training."""
+    try:
+        tqdm.write(text)
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# ---- options and device
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with the script's docstring as its help, and a mistake in one line."""
+
+    def __init__(self, doc):
+        super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def number(kind, low, high=math.inf, above=False):
+    """An argparse type: a finite int or float from low to high; `above`: low itself is too low."""
+    noun = "a whole number" if kind is int else "a number"
+    bounds = f"{'above' if above else 'of at least'} {low}" + f", at most {high}" * (
+        high < math.inf
+    )
+
+    def parse(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high or value == math.inf or (above and value == low):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {bounds}")
+        return value
+
+    return parse
+
+
+def add_run_options(parser):
+    """The options that no model cares about, the same in every script."""
+    add = parser.add_argument_group("the run").add_argument
+    add("--dataset", choices=[*DATASETS, "sample"], help="the images (default: fashion-mnist)")
+    add("--data-dir", type=Path, help="where they are, or go (default: data)")
+    add("--out", type=Path, help="folder for the results (default: a new one in runs)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    add("--seed", type=number(int, 0, 2**32 - 1), default=0, help="random seed (default: 0)")
+    add("--resume", nargs="?", const="", metavar="RUN", help="go on with RUN (default: the newest)")
+    add("--sample-every", type=number(int, 1), metavar="N", help="draw samples every N epochs too")
+    add("--tensorboard", action="store_true", help="log losses and samples for TensorBoard too")
+    add("--dry-run", action="store_true", help="one epoch of two steps, to see that all works")
+
+
+def parse_args(parser):
+    """Return the arguments, and the checkpoint to go on from (None for a new run).
+
+    With --resume the checkpoint's own arguments come first and today's after them, so what is
+    given anew wins; whatever would change the mathematics must then be as it was.
+    """
+    args = parser.parse_args()
+    if args.resume is None:
+        args.epochs = 1 if args.dry_run else args.epochs
+        return args, None
+    path = find_checkpoint(args.resume)
+    checkpoint = load(path, {"epoch", "rows", "G", "D", "opt_G", "opt_D"})
+    if checkpoint["script"] != script_name():
+        raise UserError(f"{path} is of {checkpoint['script']}.py: resume it with that script")
+    saved = [
+        "--" + name.replace("_", "-") + (f"={value}" if value is not True else "")
+        for name, value in checkpoint["args"].items()
+        if value is not None and value is not False
+    ]
+    before, args = parser.parse_args(saved), parser.parse_args(saved + sys.argv[1:])
+    for name in vars(args).keys() - MAY_CHANGE:
+        old, new = getattr(before, name), getattr(args, name)
+        if old != new:
+            option = "--" + name.replace("_", "-")
+            raise UserError(f"{option} {new} does not fit {path} (it has {old}): leave it out")
+    if args.epochs < checkpoint["epoch"]:
+        raise UserError(f"{path} already has {checkpoint['epoch']} epochs: give --epochs more")
+    args.out = path.parent
+    return args, checkpoint
+
+
+def pick_device(name):
+    """The torch.device of that name; auto is cuda, then mps, then cpu."""
+    here = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    here += ["mps"] * torch.backends.mps.is_available() + ["cpu"]
+    if name == "auto":
+        name = here[0]
+    if name not in here and not (name == "cuda" and "cuda:0" in here):
+        raise UserError(f"there is no device {name!r} here; this machine has: {', '.join(here)}")
+    if name.startswith("cuda"):
+        torch.set_float32_matmul_precision("high")  # TF32: as good here, and several times faster
+    return torch.device(name)
+
+
+def seed(run_seed, epoch=0):
+    """Give each epoch random numbers of its own: a resumed run repeats them with nothing saved."""
+    torch.manual_seed((run_seed + 2654435761 * epoch) % 2**32)
+
+
+# ---- data
+
+
+def read_idx(path, limit=200_000):
+    """Read an IDX file of 28x28 images, plain or gzipped, as a uint8 tensor [N, 1, 28, 28]."""
+    try:
+        with open(path, "rb") as file:
+            zipped = file.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if zipped else open(path, "rb") as file:
+            header = np.frombuffer(file.read(16).ljust(16, b"\0"), ">u4").tolist()
+            if header[0] != 0x803:
+                raise UserError(f"{path} is not an IDX file of images")
+            if header[2:] != [28, 28]:
+                raise UserError(f"the images in {path} are {header[2]}x{header[3]}, not 28x28")
+            if not 0 < header[1] <= limit:
+                raise UserError(f"{path} promises {header[1]} images, not 1 to {limit}")
+            pixels = file.read(header[1] * 784 + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', 0) or error}") from None
+    if len(pixels) != header[1] * 784:
+        have = "more" if len(pixels) > header[1] * 784 else len(pixels) // 784
+        raise UserError(f"{path} promises {header[1]} images but holds {have}: get it anew")
+    return torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(-1, 1, 28, 28)
+
+
+def find_images(name, data_dir):
+    """The file of training images in data_dir, as torchvision keeps it, or where Debian does."""
+    folders = [data_dir / DATASETS[name] / "raw", data_dir] + [DEBIAN] * (name == "fashion-mnist")
+    files = [folder / f"train-images-idx3-ubyte{gz}" for folder in folders for gz in ("", ".gz")]
+    return next(filter(Path.exists, files), None)
+
+
+def answers(url, seconds=5):
+    """Whether url can be had; asked in a thread, because looking up a name obeys no time limit."""
+    answer = []
+
+    def ask():
+        with contextlib.suppress(OSError):
+            answer.append(urllib.request.urlopen(url, timeout=seconds).close())
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(answer)
+
+
+def download(name, data_dir):
+    """Have torchvision download the data; it appears in data_dir only when it is complete."""
+    from torchvision import datasets  # a second to import, and seldom needed
+
+    dataset = getattr(datasets, DATASETS[name])
+    if not any(answers(mirror + dataset.resources[0][0]) for mirror in dataset.mirrors):
+        raise UserError("its download site does not answer")
+    say(f"downloading {name} into {data_dir}")
+    socket.setdefaulttimeout(10)
+    bar = contextlib.redirect_stderr(sys.stderr if sys.stderr.isatty() else io.StringIO())
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with bar, tempfile.TemporaryDirectory(dir=data_dir) as folder:
+            dataset(folder, download=True)
+            target = data_dir / DATASETS[name] / "raw"
+            target.mkdir(parents=True, exist_ok=True)
+            for file in Path(folder, DATASETS[name], "raw").iterdir():
+                os.replace(file, target / file.name)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"its download failed ({error})") from None
+    return find_images(name, data_dir)
+
+
+def load_images(args, per_step):
+    """All training images, uint8; args.dataset becomes the name of what was found."""
+    name, folder = args.dataset or "fashion-mnist", args.data_dir or DATA
+    path = SAMPLE if name == "sample" else find_images(name, folder)
+    if path is None:
+        try:
+            path = download(name, folder)
+        except UserError as error:
+            why = f"{name} is not in {folder}, and {error}."
+            remedy = "Connect to the internet once, or name the folder that has it with --data-dir"
+            if name == "fashion-mnist":
+                remedy += ", or `apt install dataset-fashion-mnist`"
+            if args.dataset:
+                raise UserError(f"{why} {remedy}, or try --dataset sample.") from None
+            say(f"{'*' * 78}\n* ONLY A SAMPLE: training on 10,000 of the 60,000 images.")
+            say(f"* {why}\n* {remedy}.\n{'*' * 78}")
+            name, path = "sample", SAMPLE
+    args.dataset, images = name, read_idx(path)
+    if args.dry_run:
+        images = images[: 2 * per_step]
+    if len(images) < per_step:
+        raise UserError(f"{path} has {len(images)} images, a step takes {per_step}: --batch-size")
+    say(f"data: {len(images):,} images of {name} from {path}")
+    return images
+
+
+def batches(images, size):
+    """Every image once, in random order, scaled to [-1, 1]; a short last batch is dropped."""
+    order = torch.randperm(len(images)).to(images.device)
+    for chosen in order.split(size)[: len(images) // size]:
+        yield images.index_select(0, chosen).float().div_(127.5).sub_(1)
+
+
+# ---- files
+
+
+def write(path, data):
+    """Write beside path, then rename: no kill and no full disk leaves half a file in its place."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(path, content):
+    buffer = io.BytesIO()  # torch.save to a path would put the file's name into its bytes
+    torch.save(content, buffer)
+    write(path, buffer.getvalue())
+
+
+def load(path, keys):
+    """Read a dict of tensors and plain values; a damaged file or one with code in it is refused."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > path.stat().st_size or archive.testzip():
+                raise zipfile.BadZipFile
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if keys | {"script", "arch", "args"} <= content.keys():
+            return content
+        reason = "something is missing in it"
+    except Exception as error:  # noqa: BLE001  a damaged file can raise nearly anything
+        reason = getattr(error, "strerror", None) or "damaged, or no checkpoint of these scripts"
+    raise UserError(f"cannot read {path}: {reason}")
+
+
+def find_checkpoint(given):
+    """The ckpt.pt that --resume means: in a run's folder, itself, or of this script's newest run."""
+    if given:
+        return Path(given, "ckpt.pt") if Path(given).is_dir() else Path(given)
+    ours = re.compile(script_name() + r"(-\d+)?")
+    found = [p for p in Path("runs").glob("*/ckpt.pt") if ours.fullmatch(p.parent.name)]
+    if not found:
+        raise UserError(f"nothing to resume: there is no runs/{script_name()}*/ckpt.pt")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def new_folder(out):
+    """Make the folder of a new run: out, or the first free one of runs/NAME, runs/NAME-2, ..."""
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()):
+            raise UserError(f"{out} is not empty: give another --out, or --resume {out}")
+        return out
+    Path("runs").mkdir(exist_ok=True)
+    for count in itertools.count(1):
+        folder = Path("runs", script_name() + f"-{count}" * (count > 1))
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+
+
+# ---- pictures
+
+
+def grid(images, columns, zoom=3):
+    """[N, 1, 28, 28] in [-1, 1] as one picture of uint8 greys, each pixel drawn zoom times."""
+    pixels = images.float().cpu().clamp(-1, 1).add(1).mul(127.5).round().byte().squeeze(1)
+    tiles = np.pad(pixels.numpy(), ((0, 0), (1, 1), (1, 1)), constant_values=96)
+    tiles = tiles.reshape(-1, columns, 30, 30).swapaxes(1, 2).reshape(-1, columns * 30)
+    return tiles.repeat(zoom, 0).repeat(zoom, 1)
+
+
+def save_picture(path, picture):
+    buffer = io.BytesIO()
+    matplotlib.image.imsave(buffer, picture, cmap="gray", vmin=0, vmax=255, format="png")
+    write(path, buffer.getvalue())
+
+
+def save_figure(path, figure):
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    write(path, buffer.getvalue())
+
+
+def save_strip(path, pictures, width=3.4):
+    """Draw pictures of one size (a dict: title to picture) side by side, each so many inches wide."""
+    height = width * max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
+    figure = Figure(figsize=(width * len(pictures), height + 0.4), layout="constrained")
+    for axes, title in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures):
+        axes.imshow(pictures[title], cmap="gray", vmin=0, vmax=255)
+        axes.set_title(title)
+        axes.axis("off")
+    save_figure(path, figure)
+
+
+def save_losses(path, table, epochs, curves, title):
+    """Draw losses.csv, a panel for each of curves: raw values pale, their moving mean strong."""
+    with open(table) as file:
+        columns = file.readline().strip().split(",")
+        data = np.loadtxt(file, delimiter=",", ndmin=2)
+    at = np.arange(1, len(data) + 1) * epochs / len(data)
+    window = math.ceil(len(data) / 50)
+    figure = Figure(figsize=(9, 3.2 * len(curves)), layout="constrained")
+    panels = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
+    for axes, (label, names) in zip(panels, curves.items()):
+        drawn = data[:, [columns.index(name) for name in names]]
+        for values, name, colour in zip(drawn.T, names, ("tab:blue", "tab:orange")):
+            axes.plot(at, values, color=colour, alpha=0.25, linewidth=0.6)
+            mean = np.convolve(values, np.ones(window) / window, "valid")
+            axes.plot(at[window // 2 :][: len(mean)], mean, color=colour, label=name)
+        low, high = np.percentile(drawn, [0.2, 99.8])  # a few spikes must not flatten the rest
+        axes.set_ylim(low - (high - low) / 20 - 1e-3, high + (high - low) / 20 + 1e-3)
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+        axes.legend(loc="upper right")
+    panels[0].set_title(title)
+    panels[-1].set_xlabel("epoch")
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
+    save_figure(path, figure)
+
+
+# ---- a run's folder
+
+
+class Run:
+    """The folder of a run and all that is written there; it knows no network, no loss, no loop.
+
+    `steps` are those of an epoch. `curves` names what a step returns, in order: a dict from a
+    panel of losses.png to its columns. `state` is all that --resume needs.
+    """
+
+    def __init__(self, model, args, checkpoint, images, steps, curves, state):
+        self.model, self.args, self.steps, self.curves, self.state = (
+            model,
+            args,
+            steps,
+            curves,
+            state,
+        )
+        self.epoch, self.rows, self.losses, self.board = 0, 0, [], None
+        self.columns = [name for names in curves.values() for name in names]
+        self.milestones = {round(args.epochs * quarter / 4) for quarter in range(5)}
+        noise = torch.Generator().manual_seed(args.seed)
+        self.z = torch.randn(64, args.z_dim, generator=noise).to(images.device)
+        self.real = images[:8] / 127.5 - 1
+        if args.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise UserError("--tensorboard needs `pip install tensorboard`") from None
+        if checkpoint:
+            self.restore(args.out, checkpoint)
+        else:
+            self.out = new_folder(args.out)
+            write(
+                self.out / "losses.csv", ",".join(["epoch", "step", *self.columns]).encode() + b"\n"
+            )
+        if args.tensorboard:
+            self.board = SummaryWriter(self.out / "tensorboard", purge_step=self.rows + 1)
+        for network in (state["G"], state["D"]):
+            say(f"{network}\n{sum(p.numel() for p in network.parameters()):,} parameters\n")
+        say(f"training on {images.device}; the results go to {self.out}")
+        if not checkpoint:
+            self.save()
+
+    def restore(self, out, checkpoint):
+        try:
+            for name, part in self.state.items():
+                part.load_state_dict(checkpoint[name])
+            self.out, self.epoch, self.rows = out, checkpoint["epoch"], checkpoint["rows"]
+        except Exception:  # noqa: BLE001  what does not fit can raise nearly anything
+            raise UserError(f"{out / 'ckpt.pt'} does not fit its architecture: damaged") from None
+        if self.rows != self.epoch * self.steps:
+            raise UserError(f"{out} was trained on another number of images: mind --data-dir")
+        with open(out / "losses.csv", "rb") as table:  # may have rows of an epoch that was cut off
+            write(out / "losses.csv", b"".join(table.readlines()[: self.rows + 1]))
+
+    def __enter__(self):
+        done, total = self.epoch * self.steps, self.args.epochs * self.steps
+        hidden = not sys.stderr.isatty()
+        self.bar = tqdm(initial=done, total=total, unit="step", dynamic_ncols=True, disable=hidden)
+        self.began = time.monotonic()
+        return self
+
+    def __exit__(self, kind, *_):
+        self.bar.close()
+        if kind and kind is not UserError:
+            command = f"python {script_name()}.py --resume {shlex.quote(str(self.out))}"
+            say(f"\nstopped; epoch {self.epoch} is safe. To go on: {command}")
+
+    def log(self, losses):
+        """Keep a step's losses, unread: reading them at once would be waiting for the device."""
+        self.losses.append(losses)
+        self.bar.update()
+        if len(self.losses) % 100 == 0 and losses.device.type == "cpu":  # nothing to wait for
+            self.bar.set_postfix_str(self.describe(torch.stack(self.losses)))
+
+    def describe(self, losses):
+        means = losses.mean(0).tolist()
+        return "  ".join(f"{name} {mean:.3f}" for name, mean in zip(self.columns, means))
+
+    def end_epoch(self):
+        """Write the epoch down, or stop before NaN replaces a good checkpoint."""
+        losses, self.losses = torch.stack(self.losses).cpu(), []
+        self.check(losses)
+        self.epoch += 1
+        rows = list(enumerate(losses.tolist(), self.rows + 1))
+        self.rows += len(rows)
+        with open(self.out / "losses.csv", "a") as table:
+            for row, values in rows:
+                print(self.epoch, row, *map("{:.6g}".format, values), sep=",", file=table)
+        if self.board:
+            for row, values in rows:
+                for name, value in zip(self.columns, values):
+                    self.board.add_scalar(f"{self.model}/{name}", value, row)
+        self.save()
+        took, self.began = time.monotonic() - self.began, time.monotonic()
+        say(f"epoch {self.epoch}/{self.args.epochs}  {self.describe(losses)}  {took:.1f} s")
+
+    def check(self, losses):
+        bad = (~losses.isfinite()).any(1).nonzero().flatten().tolist()
+        weights = (w for name in "GD" for w in self.state[name].state_dict().values())
+        if bad or not all(w.isfinite().all() for w in weights):
+            step = self.rows + (bad[0] + 1 if bad else len(losses))
+            raise UserError(
+                f"losses or weights are no longer finite at step {step}; {self.out / 'ckpt.pt'} of "
+                f"epoch {self.epoch} is the last good one; try a new run with a smaller --lr"
+            )
+
+    def save(self):
+        """Save the state, ckpt.pt last: whatever it speaks of is then on the disk."""
+        if self.epoch in self.milestones or self.epoch % (self.args.sample_every or math.inf) == 0:
+            self.draw_samples()
+        args = vars(self.args).copy()
+        del args["out"], args["resume"]
+        folder = args.pop("data_dir")  # says nothing about the generator
+        about = {"script": script_name(), "arch": args["arch"], "z_dim": args["z_dim"]}
+        about |= {"epoch": self.epoch, "args": args}
+        save(self.out / "g.pt", about | {"state_dict": self.state["G"].state_dict()})
+        about["args"] = args | {"data_dir": folder and str(folder.resolve())}
+        state = {name: part.state_dict() for name, part in self.state.items()}
+        save(self.out / "ckpt.pt", about | {"rows": self.rows} | state)
+
+    def generate(self):
+        """What G, as it is now, makes of the run's own 64 z."""
+        G = self.state["G"].eval()
+        with torch.inference_mode():
+            pictures = G(self.z)
+        G.train()
+        return pictures
+
+    def draw_samples(self):
+        picture = grid(self.generate(), 8)
+        (self.out / "samples").mkdir(exist_ok=True)
+        save_picture(self.out / "samples" / f"epoch_{self.epoch:03d}.png", picture)
+        if 0 < self.epoch < self.args.epochs:  # finish() draws the last
+            self.draw_losses()
+        if self.board:
+            self.board.add_image(f"{self.model}/samples", picture[None], self.epoch)
+
+    def draw_losses(self):
+        title = f"{script_name()}.py --arch {self.args.arch} on {self.args.dataset}"
+        save_losses(
+            self.out / "losses.png", self.out / "losses.csv", self.epoch, self.curves, title
+        )
+
+    def finish(self):
+        """Draw the figures of the whole run, and say where things are and what to type next."""
+        drawn = {int(p.stem[6:]): p for p in (self.out / "samples").glob("epoch_*.png")}
+        shown = {min(drawn, key=lambda epoch: abs(epoch - wish)) for wish in self.milestones}
+        strip = {f"epoch {epoch}": matplotlib.image.imread(drawn[epoch]) for epoch in sorted(shown)}
+        save_strip(self.out / "progress.png", strip)
+        pair = grid(torch.cat([self.real, self.generate()[:8]]), 8)
+        save_strip(self.out / "real_vs_fake.png", {"real above, generated below": pair}, 7.4)
+        self.draw_losses()
+        if self.board:
+            self.board.close()
+        say(
+            f"\nfinished epoch {self.epoch}. In {self.out}:\n"
+            "  progress.png real_vs_fake.png samples/  what it draws\n"
+            "  losses.png losses.csv                   how it learned\n"
+            "  g.pt ckpt.pt                            the generator; all that --resume needs\n"
+            f"next: python perturb.py --ckpt {shlex.quote(str(self.out / 'g.pt'))} "
+            "--positions 0 20 40 60 80 --values -1 5 10"
+        )
