@@ -20,10 +20,10 @@ import zipfile
 import zlib
 from pathlib import Path
 
-import matplotlib.image
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 from tqdm import tqdm
 
 DATASETS = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
@@ -352,7 +352,7 @@ def grid(images, columns, zoom=3):
 
 def save_picture(path, picture):
     buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, picture, cmap="gray", vmin=0, vmax=255, format="png")
+    Image.fromarray(picture).save(buffer, "png")
     write(path, buffer.getvalue())
 
 
@@ -462,8 +462,10 @@ class Run:
         self.began = time.monotonic()
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind, error, _):
         self.bar.close()
+        if kind is RuntimeError and re.search("between 0 and 1|device-side assert", str(error)):
+            raise self.diverged(len(self.losses) + 1) from None  # D says NaN, which BCE refuses
         if kind and kind is not UserError:
             command = f"python {script_name()}.py --resume {shlex.quote(str(self.out))}"
             say(f"\nstopped; epoch {self.epoch} is safe. To go on: {command}")
@@ -482,7 +484,10 @@ class Run:
     def end_epoch(self):
         """Write the epoch down, or stop before NaN replaces a good checkpoint."""
         losses, self.losses = torch.stack(self.losses).cpu(), []
-        self.check(losses)
+        bad = (~losses.isfinite()).any(1).nonzero().flatten().tolist()
+        weights = (w for name in "GD" for w in self.state[name].state_dict().values())
+        if bad or not all(w.isfinite().all() for w in weights):
+            raise self.diverged(bad[0] + 1 if bad else len(losses))
         self.epoch += 1
         rows = list(enumerate(losses.tolist(), self.rows + 1))
         self.rows += len(rows)
@@ -497,15 +502,12 @@ class Run:
         took, self.began = time.monotonic() - self.began, time.monotonic()
         say(f"epoch {self.epoch}/{self.args.epochs}  {self.describe(losses)}  {took:.1f} s")
 
-    def check(self, losses):
-        bad = (~losses.isfinite()).any(1).nonzero().flatten().tolist()
-        weights = (w for name in "GD" for w in self.state[name].state_dict().values())
-        if bad or not all(w.isfinite().all() for w in weights):
-            step = self.rows + (bad[0] + 1 if bad else len(losses))
-            raise UserError(
-                f"losses or weights are no longer finite at step {step}; {self.out / 'ckpt.pt'} of "
-                f"epoch {self.epoch} is the last good one; try a new run with a smaller --lr"
-            )
+    def diverged(self, step):
+        return UserError(
+            f"losses or weights are no longer finite at step {self.rows + step}; "
+            f"{self.out / 'ckpt.pt'} of epoch {self.epoch} is the last good one; "
+            "try a new run with a smaller --lr"
+        )
 
     def save(self):
         """Save the state, ckpt.pt last: whatever it speaks of is then on the disk."""
@@ -548,7 +550,7 @@ class Run:
         """Draw the figures of the whole run, and say where things are and what to type next."""
         drawn = {int(p.stem[6:]): p for p in (self.out / "samples").glob("epoch_*.png")}
         shown = {min(drawn, key=lambda epoch: abs(epoch - wish)) for wish in self.milestones}
-        strip = {f"epoch {epoch}": matplotlib.image.imread(drawn[epoch]) for epoch in sorted(shown)}
+        strip = {f"epoch {epoch}": np.asarray(Image.open(drawn[epoch])) for epoch in sorted(shown)}
         save_strip(self.out / "progress.png", strip)
         pair = grid(torch.cat([self.real, self.generate()[:8]]), 8)
         save_strip(self.out / "real_vs_fake.png", {"real above, generated below": pair}, 7.4)

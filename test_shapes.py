@@ -152,7 +152,7 @@ def test_shapes_and_ranges(script, arch, batch, z_dim):
     assert images.isfinite().all() and verdicts.isfinite().all()
     if arch != "tiny":  # which ends in a LeakyReLU
         assert images.min() >= -1 and images.max() <= 1
-        assert images.min() < 0 < images.max()
+        assert images.std() > 0
     if script != "wgan":  # whose critic gives scores
         assert verdicts.min() >= 0 and verdicts.max() <= 1
 

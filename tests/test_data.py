@@ -1,0 +1,158 @@
+"""Where the images come from, and what happens when they do not."""
+
+import gzip
+import hashlib
+import http.server
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import idx, pictures
+
+import common
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path):
+    """No data set on this machine: neither Debian's nor one that was downloaded."""
+    monkeypatch.setattr(common, "DEBIAN", tmp_path / "no-debian")
+    monkeypatch.setattr(common, "DATA", tmp_path / "no-data")
+
+
+@pytest.fixture
+def mirror(monkeypatch):
+    """torchvision's Fashion-MNIST, its download site replaced by a server on this machine."""
+    from torchvision.datasets import FashionMNIST
+
+    files = {}
+    for kind, count in (("train", 60), ("t10k", 10)):
+        labels = bytes([0, 0, 8, 1]) + count.to_bytes(4, "big") + bytes(count)
+        files[f"{kind}-images-idx3-ubyte.gz"] = gzip.compress(idx(pictures(count)))
+        files[f"{kind}-labels-idx1-ubyte.gz"] = gzip.compress(labels)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = files.get(self.path.strip("/"), b"")
+            self.send_response(200 if body else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    sums = [(name, hashlib.md5(body).hexdigest()) for name, body in files.items()]
+    monkeypatch.setattr(FashionMNIST, "resources", sums)
+    yield files
+    server.shutdown()
+
+
+QUICK = ["--epochs", "1", "--batch-size", "16"]
+
+
+@pytest.mark.parametrize("place", ["", "FashionMNIST/raw"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_data_dir_as_torchvision_keeps_it(home, place, zipped):
+    folder = home / "mine"
+    (folder / place).mkdir(parents=True)
+    images = pictures(20)
+    body = gzip.compress(idx(images)) if zipped else idx(images)
+    (folder / place / f"train-images-idx3-ubyte{'.gz' * zipped}").write_bytes(body)
+    found = common.read_idx(common.find_images("fashion-mnist", folder))
+    assert torch.equal(found[:, 0], torch.from_numpy(images)) and found.dtype == torch.uint8
+
+
+def test_data_dir_comes_before_debian(home, monkeypatch, tmp_path):
+    monkeypatch.setattr(common, "DEBIAN", tmp_path / "debian")
+    (tmp_path / "debian").mkdir()
+    theirs = tmp_path / "debian" / "train-images-idx3-ubyte.gz"
+    theirs.write_bytes(gzip.compress(idx(pictures(3))))
+    assert common.find_images("fashion-mnist", tmp_path / "data").parent == tmp_path / "data"
+    assert common.find_images("fashion-mnist", tmp_path) == theirs
+    assert common.find_images("mnist", tmp_path) is None  # Debian's folder holds no digits
+
+
+def test_the_bundled_sample_is_real_and_small():
+    images = common.read_idx(common.SAMPLE)
+    assert images.shape == (10_000, 1, 28, 28) and 60 < images.float().mean() < 85
+    assert common.SAMPLE.stat().st_size < 5e6
+    assert "Zalando SE" in (common.SAMPLE.parent / "LICENSE-fashion-mnist.txt").read_text()
+
+
+def test_without_any_data_set_it_trains_on_the_sample_and_says_so(type_in, nowhere):
+    result = type_in("gan_mlp", "--epochs", "1")
+    assert result.code == 0
+    first = "\n".join(result.out.splitlines()[:5])
+    for text in ("ONLY A SAMPLE", "10,000", "does not answer", "--data-dir", "apt install"):
+        assert text in first
+    for name in ("g.pt", "ckpt.pt"):
+        saved = torch.load(Path("runs/gan_mlp", name), weights_only=True)
+        assert saved["args"]["dataset"] == "sample"
+    again = type_in("gan_mlp", "--resume", "--epochs", "2")
+    assert again.code == 0 and "images of sample" in again.out
+
+
+def test_a_data_set_that_was_asked_for_is_never_replaced(type_in, nowhere):
+    for name in ("fashion-mnist", "mnist", "kmnist"):
+        result = type_in("gan_mlp", "--dataset", name)
+        assert result.code == 2 and result.err.count("\n") == 1
+        assert "--data-dir" in result.err and "internet" in result.err
+        assert ("apt install" in result.err) == (name == "fashion-mnist")
+    assert not list(Path().iterdir())
+
+
+def test_download(type_in, nowhere, mirror):
+    result = type_in("gan_mlp", *QUICK)
+    assert result.code == 0 and result.err == ""
+    assert "data: 60 images of fashion-mnist" in result.out
+    assert [path.name for path in common.DATA.iterdir()] == ["FashionMNIST"]
+    mirror.clear()  # the second run needs no site
+    assert "60 images" in type_in("gan_mlp", *QUICK).out
+
+
+def test_download_that_arrives_damaged_leaves_nothing(type_in, nowhere, mirror):
+    mirror["train-images-idx3-ubyte.gz"] = b"not what was promised"
+    result = type_in("gan_mlp", *QUICK, "--dataset", "fashion-mnist")
+    assert result.code == 2 and result.err.count("\n") == 1 and "download failed" in result.err
+    assert not list(common.DATA.iterdir())
+
+
+def test_a_site_that_accepts_and_never_answers_is_given_up_in_seconds(
+    type_in, nowhere, monkeypatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        began = time.monotonic()
+        result = type_in("gan_mlp", "--dataset", "fashion-mnist")
+    assert result.code == 2 and "does not answer" in result.err
+    assert time.monotonic() - began < 9
+
+
+def test_batches_are_every_image_once_scaled_to_g_s_range():
+    images = torch.arange(50, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 28, 28) * 5
+    got = list(common.batches(images.contiguous(), 16))
+    assert [len(batch) for batch in got] == [16, 16, 16]  # the last two images are dropped
+    values = torch.cat(got)[:, 0, 0, 0]
+    assert len(values.unique()) == 48 and values.min() >= -1 and values.max() <= 1
+    white = next(common.batches(torch.full((1, 1, 28, 28), 255, dtype=torch.uint8), 1))
+    black = next(common.batches(torch.zeros(1, 1, 28, 28, dtype=torch.uint8), 1))
+    assert (white == 1).all() and (black == -1).all()
+
+
+def test_every_epoch_has_an_order_of_its_own():
+    images = (
+        torch.arange(64, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 28, 28).contiguous()
+    )
+    orders = []
+    for seed, epoch in ((0, 1), (0, 2), (1, 1), (0, 1)):
+        common.seed(seed, epoch)
+        orders.append(torch.cat(list(common.batches(images, 8)))[:, 0, 0, 0])
+    assert torch.equal(orders[0], orders[3])
+    assert not torch.equal(orders[0], orders[1]) and not torch.equal(orders[0], orders[2])

@@ -1,0 +1,173 @@
+"""What a run leaves behind, for every architecture, from the commands that a user types."""
+
+import csv
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import torch
+from conftest import FAMILIES, HERE, SMALL, start
+
+FILES = ["g.pt", "ckpt.pt", "losses.csv", "losses.png", "progress.png", "real_vs_fake.png"]
+
+
+def names(family):
+    return "-".join(word.strip("-") for word in family)
+
+
+def small(family, *more):
+    n_critic = ["--n-critic", "2", "--batch-size", "8"] if family[0] == "wgan" else []
+    return [*family, *SMALL, *n_critic, "--data-dir", "../data", *more]
+
+
+def read(folder):
+    with open(Path(folder, "losses.csv")) as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=names)
+def test_a_run_is_complete_repeatable_and_resumable(family, type_in):
+    script = family[0]
+    first = type_in(*small(family))
+    assert first.code == 0 and first.err == ""
+    whole = Path("runs", script)
+
+    # everything is there, and can be read
+    assert all((whole / name).stat().st_size > 0 for name in FILES)
+    assert not list(whole.rglob("*.tmp"))
+    for path in whole.rglob("*.png"):
+        assert matplotlib.image.imread(path).std() > 0, path
+    assert sorted(p.name for p in (whole / "samples").iterdir()) == [
+        f"epoch_00{epoch}.png" for epoch in (0, 1, 2)
+    ]
+    saved = torch.load(whole / "g.pt", weights_only=True)
+    assert (saved["script"], saved["arch"], saved["epoch"]) == (script, family[2], 2)
+    assert saved["args"]["dataset"] == "fashion-mnist" and saved["args"]["epochs"] == 2
+
+    # a row for each of the 2 * 6 steps, all of them finite numbers
+    rows = read(whole)
+    assert [(row["epoch"], row["step"]) for row in rows] == [
+        (str(1 + step // 6), str(1 + step)) for step in range(12)
+    ]
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+
+    # the networks, a line for each epoch, the way on
+    for text in ("Generator(", "Discriminator(", " parameters", "epoch 1/2", "epoch 2/2"):
+        assert text in first.out
+    assert f"perturb.py --ckpt runs/{script}/g.pt" in first.out
+
+    # the same command: a folder of its own, the same bytes
+    assert type_in(*small(family)).code == 0
+    again = Path("runs", f"{script}-2")
+    for name in ("g.pt", "losses.csv", "progress.png"):
+        assert (again / name).read_bytes() == (whole / name).read_bytes(), name
+
+    # another seed: other bytes
+    assert type_in(*small(family, "--seed", "1", "--epochs", "1", "--out", "other")).code == 0
+    assert Path("other", "losses.csv").read_bytes() != (whole / "losses.csv").read_bytes()
+
+    # stopped after one epoch and resumed: the same bytes as never stopped
+    assert type_in(*small(family, "--epochs", "1", "--out", "halves")).code == 0
+    resumed = type_in(script, "--resume", "halves", "--epochs", "2")
+    assert resumed.code == 0 and "epoch 2/2" in resumed.out and "epoch 1/2" not in resumed.out
+    for name in ("g.pt", "losses.csv", "progress.png"):
+        assert Path("halves", name).read_bytes() == (whole / name).read_bytes(), name
+
+
+def test_resume_finds_the_newest_run_and_shifts_the_milestones(type_in):
+    type_in(*small(["gan_mlp"]))
+    type_in(*small(["gan_mlp"], "--epochs", "4"))
+    type_in(*small(["gan_cnn", "--arch", "tiny"], "--epochs", "1"))  # newer, but not this script's
+    result = type_in("gan_mlp", "--resume", "--epochs", "8")
+    assert result.code == 0 and "results go to runs/gan_mlp-2" in result.out
+    drawn = {path.name for path in Path("runs/gan_mlp-2/samples").iterdir()}
+    assert drawn == {f"epoch_00{epoch}.png" for epoch in (0, 1, 2, 3, 4, 6, 8)}
+    assert len(read("runs/gan_mlp-2")) == 8 * 6
+
+
+def test_resume_of_a_finished_run_draws_its_figures_anew(type_in):
+    type_in(*small(["gan_mlp"]))
+    before = Path("runs/gan_mlp/g.pt").read_bytes()
+    Path("runs/gan_mlp/progress.png").unlink()
+    result = type_in("gan_mlp", "--resume", "runs/gan_mlp/ckpt.pt")
+    assert result.code == 0 and "epoch 2/2" not in result.out
+    assert Path("runs/gan_mlp/progress.png").exists()
+    assert Path("runs/gan_mlp/g.pt").read_bytes() == before
+
+
+def test_resume_forgets_the_rows_of_an_epoch_that_was_cut_off(type_in):
+    type_in(*small(["gan_mlp"]))
+    type_in(*small(["gan_mlp"], "--epochs", "1", "--out", "cut"))
+    with open("cut/losses.csv", "a") as file:
+        file.write("2,7,0.5,0.5,0.5,0.5\n2,8,0.")
+    type_in("gan_mlp", "--resume", "cut", "--epochs", "2")
+    assert Path("cut/losses.csv").read_bytes() == Path("runs/gan_mlp/losses.csv").read_bytes()
+
+
+def test_samples_more_often(type_in):
+    type_in(*small(["gan_mlp"], "--epochs", "7", "--sample-every", "3"))
+    drawn = [int(path.stem[6:]) for path in sorted(Path("runs/gan_mlp/samples").iterdir())]
+    assert drawn == [0, 2, 3, 4, 5, 6, 7]  # 0, 25, 50, 75 and 100 %, and every third
+
+
+def test_dry_run_is_two_steps_of_everything(type_in):
+    for script in ("gan_mlp", "gan_cnn", "dcgan", "wgan"):
+        result = type_in(script, "--dry-run", "--dataset", "sample", "--batch-size", "4")
+        assert result.code == 0, result.err
+        assert all(Path("runs", script, name).exists() for name in FILES)
+        assert [row["step"] for row in read(Path("runs", script))] == ["1", "2"]
+
+
+def test_samples_and_real_images_are_drawn_in_the_right_greys(type_in):
+    """Black stays black and white white: the squares' background is 0, the frame 96."""
+    type_in(*small(["gan_mlp"]))
+    picture = matplotlib.image.imread("runs/gan_mlp/real_vs_fake.png")[..., 0]
+    assert 0 in picture and np.isclose(picture, 96 / 255, atol=0.01).any()
+    sheet = matplotlib.image.imread("runs/gan_mlp/samples/epoch_002.png")
+    assert sheet.shape == (8 * 30 * 3, 8 * 30 * 3)
+    from perturb import load_generator
+
+    G, _ = load_generator(Path("runs/gan_mlp/g.pt"))
+    z = torch.randn(64, 100, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        grey = (G(z)[9, 0] + 1) / 2  # the second of the second row
+    tile = sheet[90:180, 90:180].reshape(30, 3, 30, 3).mean((1, 3))[1:-1, 1:-1]
+    np.testing.assert_allclose(tile, grey, atol=1 / 255)
+
+
+def test_tensorboard_only_when_asked_for(type_in):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    type_in(*small(["gan_mlp"], "--tensorboard", "--epochs", "1"))
+    type_in("gan_mlp", "--resume", "--epochs", "2")
+    events = EventAccumulator("runs/gan_mlp/tensorboard").Reload()
+    assert set(events.Tags()["scalars"]) == {f"GAN/{n}" for n in read("runs/gan_mlp")[0]} - {
+        "GAN/epoch",
+        "GAN/step",
+    }
+    values = [event.value for event in events.Scalars("GAN/loss_D")]
+    np.testing.assert_allclose(
+        values, [float(r["loss_D"]) for r in read("runs/gan_mlp")], rtol=1e-5
+    )
+    assert events.Tags()["images"] == ["GAN/samples"]
+    code = "import sys, gan_mlp; sys.exit('tensorboard' in sys.modules)"
+    assert subprocess.call([sys.executable, "-c", code], cwd=HERE) == 0
+
+
+def test_as_from_a_shell_without_a_terminal(home):
+    """In its own process, in the plainest of environments: lines for a log file, no bar."""
+    plain = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TERM": "dumb", "HOME": str(home)}
+    process = start("gan_mlp", "--dataset", "sample", "--epochs", "2", env=plain)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0].startswith("data: 10,000 images of sample from ")
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert all(word in epochs[0] for word in ("loss_D", "loss_G", "D(x)", "D(G(z))", " s"))
+    assert len(read("runs/gan_mlp")) == 2 * (10_000 // 128)
