@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import ctypes
 import gzip
 import io
 import itertools
@@ -52,11 +53,12 @@ def run_main(main):
         raise Terminated
 
     signal.signal(signal.SIGTERM, terminate)
+    sys.stdout.reconfigure(errors="backslashreplace")  # for names that a plain locale cannot print
     try:
         main()
     except (UserError, OSError) as error:
         if isinstance(error, OSError):  # a full disk, a folder that may not be written, ...
-            error = f"{error.strerror}: {error.filename}" if error.filename else error
+            error = f"{error.strerror or error}: {error.filename or 'a file'}"
         sys.stderr.write(f"{script_name()}.py: error: {' '.join(str(error).split())}\n")
         sys.exit(2)
     except torch.OutOfMemoryError:
@@ -91,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
 def number(kind, low, high=math.inf, above=False):
@@ -138,9 +140,11 @@ def parse_args(parser):
         args.epochs = 1 if args.dry_run else args.epochs
         return args, None
     path = find_checkpoint(args.resume)
-    checkpoint = load(path, {"epoch", "rows", "G", "D", "opt_G", "opt_D"})
+    checkpoint = load(path, rows=int, G=dict, D=dict, opt_G=dict, opt_D=dict)
     if checkpoint["script"] != script_name():
         raise UserError(f"{path} is of {checkpoint['script']}.py: resume it with that script")
+    if checkpoint["args"].keys() != vars(args).keys() - {"out", "resume"}:
+        raise UserError(f"{path} was written by another version of {script_name()}.py")
     saved = [
         "--" + name.replace("_", "-") + (f"={value}" if value is not True else "")
         for name, value in checkpoint["args"].items()
@@ -152,7 +156,7 @@ def parse_args(parser):
         if old != new:
             option = "--" + name.replace("_", "-")
             raise UserError(f"{option} {new} does not fit {path} (it has {old}): leave it out")
-    if args.epochs < checkpoint["epoch"]:
+    if not 0 <= checkpoint["epoch"] <= args.epochs:
         raise UserError(f"{path} already has {checkpoint['epoch']} epochs: give --epochs more")
     args.out = path.parent
     return args, checkpoint
@@ -168,7 +172,18 @@ def pick_device(name):
         raise UserError(f"there is no device {name!r} here; this machine has: {', '.join(here)}")
     if name.startswith("cuda"):
         torch.set_float32_matmul_precision("high")  # TF32: as good here, and several times faster
+    if name == "cpu":
+        keep_freed_memory()
     return torch.device(name)
+
+
+def keep_freed_memory():
+    """Have glibc keep what a step frees for the next one: returning it to the system and getting
+    it back, zeroed page by page, took up to half of a convolutional network's step."""
+    with contextlib.suppress(OSError, AttributeError):  # not on every system
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(-4, 0)  # M_MMAP_MAX
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def seed(run_seed, epoch=0):
@@ -287,6 +302,9 @@ def write(path, data):
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = path  # which a full disk does not tell
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -297,17 +315,21 @@ def save(path, content):
     write(path, buffer.getvalue())
 
 
-def load(path, keys):
-    """Read a dict of tensors and plain values; a damaged file or one with code in it is refused."""
+def load(path, **kinds):
+    """Read a g.pt or ckpt.pt: a dict with entries of these kinds, of tensors and plain values.
+
+    A damaged file, and one with code in its pickle, is refused.
+    """
+    kinds |= {"script": str, "arch": str, "z_dim": int, "epoch": int, "args": dict}
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
             if unpacked > path.stat().st_size or archive.testzip():
                 raise zipfile.BadZipFile
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if keys | {"script", "arch", "args"} <= content.keys():
+        if all(isinstance(content[name], kind) for name, kind in kinds.items()):
             return content
-        reason = "something is missing in it"
+        reason = "something in it is not what it should be"
     except Exception as error:  # noqa: BLE001  a damaged file can raise nearly anything
         reason = getattr(error, "strerror", None) or "damaged, or no checkpoint of these scripts"
     raise UserError(f"cannot read {path}: {reason}")
@@ -402,6 +424,26 @@ def save_losses(path, table, epochs, curves, title):
 # ---- a run's folder
 
 
+def restore_optimizer(optimizer, saved):
+    """Give an optimizer its averages back. Learning rate and the like are this command's."""
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": saved})
+    probe = torch.zeros(1, requires_grad=True)  # what does this kind of optimizer remember?
+    other = type(optimizer)([probe])
+    probe.grad = torch.zeros(1)
+    other.step()
+    for parameter, averages in optimizer.state.items():
+        if averages.keys() != other.state[probe].keys():
+            raise ValueError("other averages")
+        if any(average.shape not in (parameter.shape, ()) for average in averages.values()):
+            raise ValueError("other shapes")
+        check_finite(averages.values())
+
+
+def check_finite(tensors):
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise ValueError("not finite")
+
+
 class Run:
     """The folder of a run and all that is written there; it knows no network, no loss, no loop.
 
@@ -446,10 +488,15 @@ class Run:
     def restore(self, out, checkpoint):
         try:
             for name, part in self.state.items():
-                part.load_state_dict(checkpoint[name])
-            self.out, self.epoch, self.rows = out, checkpoint["epoch"], checkpoint["rows"]
+                if name.startswith("opt"):
+                    restore_optimizer(part, checkpoint[name]["state"])
+                else:
+                    part.load_state_dict(checkpoint[name])
+                    check_finite(part.state_dict().values())
         except Exception:  # noqa: BLE001  what does not fit can raise nearly anything
-            raise UserError(f"{out / 'ckpt.pt'} does not fit its architecture: damaged") from None
+            raise UserError(f"{out / 'ckpt.pt'} is damaged: {name} does not fit") from None
+        self.out, self.rows = out, checkpoint["rows"]
+        self.epoch = self.safe = checkpoint["epoch"]
         if self.rows != self.epoch * self.steps:
             raise UserError(f"{out} was trained on another number of images: mind --data-dir")
         with open(out / "losses.csv", "rb") as table:  # may have rows of an epoch that was cut off
@@ -468,7 +515,7 @@ class Run:
             raise self.diverged(len(self.losses) + 1) from None  # D says NaN, which BCE refuses
         if kind and kind is not UserError:
             command = f"python {script_name()}.py --resume {shlex.quote(str(self.out))}"
-            say(f"\nstopped; epoch {self.epoch} is safe. To go on: {command}")
+            say(f"\nstopped; epoch {self.safe} is safe. To go on: {command}")
 
     def log(self, losses):
         """Keep a step's losses, unread: reading them at once would be waiting for the device."""
@@ -485,9 +532,13 @@ class Run:
         """Write the epoch down, or stop before NaN replaces a good checkpoint."""
         losses, self.losses = torch.stack(self.losses).cpu(), []
         bad = (~losses.isfinite()).any(1).nonzero().flatten().tolist()
-        weights = (w for name in "GD" for w in self.state[name].state_dict().values())
-        if bad or not all(w.isfinite().all() for w in weights):
-            raise self.diverged(bad[0] + 1 if bad else len(losses))
+        if bad:
+            raise self.diverged(bad[0] + 1)
+        try:
+            for name in ("G", "D"):
+                check_finite(self.state[name].state_dict().values())
+        except ValueError:
+            raise self.diverged(len(losses)) from None
         self.epoch += 1
         rows = list(enumerate(losses.tolist(), self.rows + 1))
         self.rows += len(rows)
@@ -505,7 +556,7 @@ class Run:
     def diverged(self, step):
         return UserError(
             f"losses or weights are no longer finite at step {self.rows + step}; "
-            f"{self.out / 'ckpt.pt'} of epoch {self.epoch} is the last good one; "
+            f"{self.out / 'ckpt.pt'} of epoch {self.safe} is the last good one; "
             "try a new run with a smaller --lr"
         )
 
@@ -522,6 +573,7 @@ class Run:
         about["args"] = args | {"data_dir": folder and str(folder.resolve())}
         state = {name: part.state_dict() for name, part in self.state.items()}
         save(self.out / "ckpt.pt", about | {"rows": self.rows} | state)
+        self.safe = self.epoch
 
     def generate(self):
         """What G, as it is now, makes of the run's own 64 z."""

@@ -43,7 +43,7 @@ def find_generator(given):
 
 def load_generator(path):
     """The generator in a g.pt (or a ckpt.pt), ready to draw on the CPU, and what is said of it."""
-    saved = common.load(path, {"z_dim", "epoch"})
+    saved = common.load(path)
     weights = saved.get("state_dict", saved.get("G"))
     if saved["script"] not in SCRIPTS:  # imports nothing that a file names but our own scripts
         raise common.UserError(f"{path} is from {saved['script']!r}, none of {', '.join(SCRIPTS)}")

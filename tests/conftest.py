@@ -89,3 +89,9 @@ def start(script, *arguments, **options):
 def tree(folder):
     """Every file below folder with its bytes: what must not change when a command is refused."""
     return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: many processes or many cases; not run by default")
+    if not config.option.markexpr:
+        config.option.markexpr = "not slow"

@@ -143,7 +143,7 @@ def test_resume_of_damaged_checkpoints(type_in, finished):
         "flipped bit": (bytes(flipped), "damaged"),
         "empty": (b"", "damaged"),
         "other shapes": (Path("wrong.pt").read_bytes(), "does not fit"),
-        "too little": (Path("little.pt").read_bytes(), "missing"),
+        "too little": (Path("little.pt").read_bytes(), "no checkpoint"),
         "a list": (Path("list.pt").read_bytes(), "no checkpoint"),
         "code": (Path("evil.pt").read_bytes(), "no checkpoint"),
         "bare pickle": (pickle.dumps(Evil()), "no checkpoint"),
