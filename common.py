@@ -42,32 +42,20 @@ class UserError(Exception):
     """Something that the user can mend: ends the script with one line and exit code 2."""
 
 
-class Terminated(BaseException):
-    """SIGTERM, raised as Ctrl-C is, so that both leave by the same door."""
-
-
 def run_main(main):
     """Call main; a mistake or a signal ends in one line and an exit code, not in a traceback."""
-
-    def terminate(*_):
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.stdout.reconfigure(errors="backslashreplace")  # for names that a plain locale cannot print
     try:
         main()
-    except (UserError, OSError) as error:
+    except (UserError, OSError, torch.OutOfMemoryError) as error:
+        message = " ".join(str(error).split())
         if isinstance(error, OSError):  # a full disk, a folder that may not be written, ...
-            error = f"{error.strerror or error}: {error.filename or 'a file'}"
-        sys.stderr.write(f"{script_name()}.py: error: {' '.join(str(error).split())}\n")
-        sys.exit(2)
-    except torch.OutOfMemoryError:
-        sys.stderr.write(f"{script_name()}.py: error: out of memory: try a smaller --batch-size\n")
+            message = f"{error.strerror or message}: {error.filename or 'a file'}"
+        sys.stderr.write(f"{script_name()}.py: error: {message}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-    except Terminated:
-        sys.exit(143)
 
 
 def script_name():
@@ -96,21 +84,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
-def number(kind, low, high=math.inf, above=False):
-    """An argparse type: a finite int or float from low to high; `above`: low itself is too low."""
-    noun = "a whole number" if kind is int else "a number"
-    bounds = f"{'above' if above else 'of at least'} {low}" + f", at most {high}" * (
-        high < math.inf
-    )
+def number(kind, low, high=10**6):
+    """An argparse type: an int or a float from low to high, so neither nan nor infinite."""
 
     def parse(text):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not low <= value <= high or value == math.inf or (above and value == low):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {bounds}")
-        return value
+        with contextlib.suppress(ValueError):
+            if low <= kind(text) <= high:
+                return kind(text)
+        noun = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {noun} from {low} to {high}")
 
     return parse
 
@@ -372,15 +354,13 @@ def grid(images, columns, zoom=3):
     return tiles.repeat(zoom, 0).repeat(zoom, 1)
 
 
-def save_picture(path, picture):
+def save_png(path, picture):
+    """Save an array of greys or a figure."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "png")
-    write(path, buffer.getvalue())
-
-
-def save_figure(path, figure):
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    if isinstance(picture, Figure):
+        picture.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    else:
+        Image.fromarray(picture).save(buffer, "png")
     write(path, buffer.getvalue())
 
 
@@ -392,7 +372,7 @@ def save_strip(path, pictures, width=3.4):
         axes.imshow(pictures[title], cmap="gray", vmin=0, vmax=255)
         axes.set_title(title)
         axes.axis("off")
-    save_figure(path, figure)
+    save_png(path, figure)
 
 
 def save_losses(path, table, epochs, curves, title):
@@ -418,7 +398,7 @@ def save_losses(path, table, epochs, curves, title):
     panels[0].set_title(title)
     panels[-1].set_xlabel("epoch")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
-    save_figure(path, figure)
+    save_png(path, figure)
 
 
 # ---- a run's folder
@@ -452,13 +432,8 @@ class Run:
     """
 
     def __init__(self, model, args, checkpoint, images, steps, curves, state):
-        self.model, self.args, self.steps, self.curves, self.state = (
-            model,
-            args,
-            steps,
-            curves,
-            state,
-        )
+        self.model, self.args, self.steps = model, args, steps
+        self.curves, self.state = curves, state
         self.epoch, self.rows, self.losses, self.board = 0, 0, [], None
         self.columns = [name for names in curves.values() for name in names]
         self.milestones = {round(args.epochs * quarter / 4) for quarter in range(5)}
@@ -474,9 +449,8 @@ class Run:
             self.restore(args.out, checkpoint)
         else:
             self.out = new_folder(args.out)
-            write(
-                self.out / "losses.csv", ",".join(["epoch", "step", *self.columns]).encode() + b"\n"
-            )
+            header = ",".join(["epoch", "step", *self.columns])
+            write(self.out / "losses.csv", f"{header}\n".encode())
         if args.tensorboard:
             self.board = SummaryWriter(self.out / "tensorboard", purge_step=self.rows + 1)
         for network in (state["G"], state["D"]):
@@ -540,15 +514,12 @@ class Run:
         except ValueError:
             raise self.diverged(len(losses)) from None
         self.epoch += 1
-        rows = list(enumerate(losses.tolist(), self.rows + 1))
-        self.rows += len(rows)
         with open(self.out / "losses.csv", "a") as table:
-            for row, values in rows:
-                print(self.epoch, row, *map("{:.6g}".format, values), sep=",", file=table)
-        if self.board:
-            for row, values in rows:
-                for name, value in zip(self.columns, values):
-                    self.board.add_scalar(f"{self.model}/{name}", value, row)
+            for values in losses.tolist():
+                self.rows += 1
+                print(self.epoch, self.rows, *map("{:.6g}".format, values), sep=",", file=table)
+                for name, value in zip(self.columns, values if self.board else ()):
+                    self.board.add_scalar(f"{self.model}/{name}", value, self.rows)
         self.save()
         took, self.began = time.monotonic() - self.began, time.monotonic()
         say(f"epoch {self.epoch}/{self.args.epochs}  {self.describe(losses)}  {took:.1f} s")
@@ -583,10 +554,13 @@ class Run:
         G.train()
         return pictures
 
+    def sample_path(self):
+        return self.out / "samples" / f"epoch_{self.epoch:03d}.png"
+
     def draw_samples(self):
         picture = grid(self.generate(), 8)
         (self.out / "samples").mkdir(exist_ok=True)
-        save_picture(self.out / "samples" / f"epoch_{self.epoch:03d}.png", picture)
+        save_png(self.sample_path(), picture)
         if 0 < self.epoch < self.args.epochs:  # finish() draws the last
             self.draw_losses()
         if self.board:
@@ -600,6 +574,8 @@ class Run:
 
     def finish(self):
         """Draw the figures of the whole run, and say where things are and what to type next."""
+        if not self.sample_path().exists():
+            self.draw_samples()
         drawn = {int(p.stem[6:]): p for p in (self.out / "samples").glob("epoch_*.png")}
         shown = {min(drawn, key=lambda epoch: abs(epoch - wish)) for wish in self.milestones}
         strip = {f"epoch {epoch}": np.asarray(Image.open(drawn[epoch])) for epoch in sorted(shown)}

@@ -146,7 +146,7 @@ def train_step(G, D, opt_G, opt_D, real, z):
 
 def main():
     parser, number = common.Parser(__doc__), common.number
-    add, positive = parser.add_argument, number(float, 0, above=True)
+    add, positive = parser.add_argument, number(float, 1e-12, 1e30)
     add("--arch", choices=ARCHS, default="upsample", help="the network (default: upsample)")
     add("--epochs", type=number(int, 1), default=20, help="passes over the data (default: 20)")
     add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")

@@ -140,7 +140,7 @@ def draw(path, images, rows, title):
     axes.set_title(title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    common.save_figure(path, figure)
+    common.save_png(path, figure)
 
 
 def output_paths(args, folder):
@@ -160,7 +160,7 @@ def output_paths(args, folder):
 
 def parse_args():
     parser, number = common.Parser(__doc__), common.number
-    add, real = parser.add_argument, number(float, -1e6, 1e6)
+    add, real = parser.add_argument, number(float, -1e6)
     add("--ckpt", default="g.pt", help="the generator: a g.pt, or a run's folder (default: g.pt)")
     add("--positions", type=number(int, 0), nargs="+", help="entries of z (default: 0 20 40 60 80)")
     add("--values", type=real, nargs="+", help="what each is set to in turn (default: -1 5 10)")
@@ -168,7 +168,7 @@ def parse_args():
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--scale", type=real, nargs="+", help="multiply the whole z instead")
     other.add_argument(
-        "--interpolate", type=number(int, 2, 50), metavar="N", help="N steps instead"
+        "--interpolate", type=number(int, 2, 50), metavar="N", help="walk in N steps"
     )
     add("--samples", type=number(int, 1, 64), default=8, help="columns (default: 8)")
     add("--seed", type=number(int, 0, 2**32 - 1), nargs="+", default=[23231], help="(23231)")

@@ -105,16 +105,14 @@ def train_step(G, D, opt_G, opt_D, reals, zs, clip=0.01, gp=None):
 
 def main():
     parser, number = common.Parser(__doc__), common.number
-    add, positive = parser.add_argument, number(float, 0, above=True)
+    add, positive = parser.add_argument, number(float, 1e-12, 1e30)
     add("--arch", choices=ARCHS, default="transpose", help="the network (default: transpose)")
     add("--epochs", type=number(int, 1), default=20, help="passes over the data (default: 20)")
     add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")
     add("--lr", type=positive, help="learning rate of both (default: 5e-5; with --gp 1e-4)")
-    add(
-        "--n-critic", type=number(int, 1), default=5, help="critic's steps to one of G (default: 5)"
-    )
+    add("--n-critic", type=number(int, 1), default=5, help="steps of D to one of G (default: 5)")
     add("--clip", type=positive, default=0.01, help="bound of the critic's weights (default: 0.01)")
-    add("--gp", type=positive, metavar="W", help="weight of a gradient penalty, for clipping (10)")
+    add("--gp", type=positive, metavar="W", help="penalise D's slope, do not clip (try 10)")
     add("--z-dim", type=number(int, 1, 10_000), default=100, help="length of z (default: 100)")
     common.add_run_options(parser)
     args, checkpoint = common.parse_args(parser)
