@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 from conftest import ARCHS, HERE
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from test_runs import FILES
 
 import common
 from perturb import SCRIPTS
+
+pytest.importorskip("hypothesis", reason="pip install hypothesis")
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytestmark = pytest.mark.slow
 
@@ -68,10 +70,9 @@ def test_all_scripts_are_here():
 def command_line(draw, script):
     """Up to three of a script's options, each with some value, after those that keep it small."""
     names = draw(st.lists(st.sampled_from(sorted(OPTIONS[script])), max_size=3, unique=True))
-    base = ["--ckpt", "full/g.pt"]
-    words = (
-        base if script == "perturb" else ["--batch-size", "4", "--epochs", "1", "--device", "cpu"]
-    )
+    words = ["--batch-size", "4", "--epochs", "1", "--device", "cpu"]
+    if script == "perturb":
+        words = ["--ckpt", "full/g.pt"]
     for name in names:
         value = draw(OPTIONS[script][name])
         words += [name] if value is None else [name, *value.split(" ")]
