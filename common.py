@@ -354,25 +354,29 @@ def grid(images, columns, zoom=3):
     return tiles.repeat(zoom, 0).repeat(zoom, 1)
 
 
-def save_png(path, picture):
-    """Save an array of greys or a figure."""
+def save_png(path, picture, grey=False):
+    """Save an array of greys, or a figure."""
     buffer = io.BytesIO()
     if isinstance(picture, Figure):
         picture.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
-    else:
-        Image.fromarray(picture).save(buffer, "png")
+        picture = np.asarray(Image.open(buffer).convert("L" if grey else "RGB"))
+        buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png", optimize=True)
     write(path, buffer.getvalue())
 
 
-def save_strip(path, pictures, width=3.4):
-    """Draw pictures of one size (a dict: title to picture) side by side, each so many inches wide."""
-    height = width * max(picture.shape[0] / picture.shape[1] for picture in pictures.values())
-    figure = Figure(figsize=(width * len(pictures), height + 0.4), layout="constrained")
-    for axes, title in zip(figure.subplots(1, len(pictures), squeeze=False)[0], pictures):
-        axes.imshow(pictures[title], cmap="gray", vmin=0, vmax=255)
-        axes.set_title(title)
-        axes.axis("off")
-    save_png(path, figure)
+def save_sheet(path, picture, title="", columns=(), rows=(), fontsize=14):
+    """Draw a picture of greys, dot for dot, with labels above its columns and beside its rows."""
+    height, width = picture.shape
+    figure = Figure(figsize=(width / 100, height / 100))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_xticks((np.arange(len(columns)) + 0.5) * width / max(len(columns), 1), columns)
+    axes.set_yticks((np.arange(len(rows)) + 0.5) * height / max(len(rows), 1), rows)
+    axes.tick_params(length=0, labelsize=fontsize, top=True, labeltop=True, labelbottom=False)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title)
+    save_png(path, figure, grey=True)
 
 
 def save_losses(path, table, epochs, curves, title):
@@ -496,10 +500,10 @@ class Run:
         self.losses.append(losses)
         self.bar.update()
         if len(self.losses) % 100 == 0 and losses.device.type == "cpu":  # nothing to wait for
-            self.bar.set_postfix_str(self.describe(torch.stack(self.losses)))
+            self.bar.set_postfix_str(self.describe(torch.stack(self.losses), 2))
 
-    def describe(self, losses):
-        means = losses.mean(0).tolist()
+    def describe(self, losses, count=None):
+        means = losses.mean(0).tolist()[:count]
         return "  ".join(f"{name} {mean:.3f}" for name, mean in zip(self.columns, means))
 
     def end_epoch(self):
@@ -578,10 +582,12 @@ class Run:
             self.draw_samples()
         drawn = {int(p.stem[6:]): p for p in (self.out / "samples").glob("epoch_*.png")}
         shown = {min(drawn, key=lambda epoch: abs(epoch - wish)) for wish in self.milestones}
-        strip = {f"epoch {epoch}": np.asarray(Image.open(drawn[epoch])) for epoch in sorted(shown)}
-        save_strip(self.out / "progress.png", strip)
+        sheets = [np.asarray(Image.open(drawn[epoch]))[::3, ::3] for epoch in sorted(shown)]
+        strip = np.concatenate([np.pad(s, 4, constant_values=255) for s in sheets], axis=1)
+        labels = [f"epoch {epoch}" for epoch in sorted(shown)]
+        save_sheet(self.out / "progress.png", strip.repeat(2, 0).repeat(2, 1), "", labels, (), 28)
         pair = grid(torch.cat([self.real, self.generate()[:8]]), 8)
-        save_strip(self.out / "real_vs_fake.png", {"real above, generated below": pair}, 7.4)
+        save_sheet(self.out / "real_vs_fake.png", pair, rows=["real", "generated"])
         self.draw_losses()
         if self.board:
             self.board.close()

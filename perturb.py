@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 
 import common
 
@@ -124,25 +123,6 @@ def summary(args, table):
         yield f"brightness grows with the value at {growing.sum()} of {len(growing)} positions"
 
 
-def draw(path, images, rows, title):
-    """The pictures in a grid, each row with its label; for a walk one row, each step labelled."""
-    picture = common.grid(images.flatten(0, 1), images.shape[1])
-    height, width = picture.shape
-    figure = Figure(figsize=(width / 100, height / 100))
-    axes = figure.add_axes((0, 0, 1, 1))  # one dot of the figure for each of the picture
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=255)
-    if len(images) == len(rows):
-        axes.set_yticks(np.arange(45, height, 90), rows, fontsize=12)
-        axes.set_xticks([])
-    else:
-        axes.set_xticks(np.arange(45, width, 90), rows, fontsize=12)
-        axes.set_yticks([])
-    axes.set_title(title)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    common.save_png(path, figure)
-
-
 def output_paths(args, folder):
     """The table's path and a figure's for each seed: of --out, or the next free perturb in folder."""
     for count in itertools.count(1):
@@ -214,12 +194,15 @@ def main():
             lines.append([seed, name, *(f"{value:.4f}" for value in values)])
         for line in summary(args, table):
             common.say(line)
-        pictures = images.transpose(0, 1) if args.interpolate else images
-        drawings.append((figure_path, pictures, names, f"{about}, seed {seed}"))
+        picture = common.grid(
+            images.flatten(0, 1), len(names) if args.interpolate else args.samples
+        )
+        labels = {"columns" if args.interpolate else "rows": names}
+        drawings.append((figure_path, picture, f"{about}, seed {seed}", labels))
 
     table_path.parent.mkdir(parents=True, exist_ok=True)
-    for drawing in drawings:
-        draw(*drawing)
+    for figure_path, picture, title, labels in drawings:
+        common.save_sheet(figure_path, picture, title, **labels)
     with io.StringIO(newline="") as text:
         csv.writer(text).writerows([["seed", "row", *table], *lines])
         common.write(table_path, text.getvalue().encode())
