@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import urllib.request
+import warnings
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,6 +32,7 @@ DATASETS = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST
 DATA = Path(__file__).resolve().parent / "data"
 SAMPLE = DATA / "sample-images-idx3-ubyte.gz"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+MAX_Z = 10_000
 # What may be given anew with --resume: none of it alters the mathematics of an epoch.
 MAY_CHANGE = {"resume", "epochs", "device", "data_dir", "sample_every", "tensorboard"}
 
@@ -45,13 +47,18 @@ class UserError(Exception):
 def run_main(main):
     """Call main; a mistake or a signal ends in one line and an exit code, not in a traceback."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stdout.reconfigure(errors="backslashreplace")  # for names that a plain locale cannot print
     try:
         main()
-    except (UserError, OSError, torch.OutOfMemoryError) as error:
+    except (UserError, OSError, RuntimeError, MemoryError) as error:
         message = " ".join(str(error).split())
         if isinstance(error, OSError):  # a full disk, a folder that may not be written, ...
             message = f"{error.strerror or message}: {error.filename or 'a file'}"
+        elif not isinstance(error, UserError):
+            if not re.search("memory|allocat", message) and not isinstance(error, MemoryError):
+                raise
+            message = "out of memory: try a smaller --batch-size"
         sys.stderr.write(f"{script_name()}.py: error: {message}\n")
         sys.exit(2)
     except KeyboardInterrupt:
@@ -168,9 +175,9 @@ def keep_freed_memory():
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
-def seed(run_seed, epoch=0):
-    """Give each epoch random numbers of its own: a resumed run repeats them with nothing saved."""
-    torch.manual_seed((run_seed + 2654435761 * epoch) % 2**32)
+def stream(seed, epoch=0):
+    """The seed of an epoch's own random numbers: a resumed run repeats them with nothing saved."""
+    return (seed + 2654435761 * epoch) % 2**32
 
 
 # ---- data
@@ -210,7 +217,7 @@ def answers(url, seconds=5):
     answer = []
 
     def ask():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):  # whatever a proxy may say
             answer.append(urllib.request.urlopen(url, timeout=seconds).close())
 
     thread = threading.Thread(target=ask, daemon=True)
@@ -238,6 +245,8 @@ def download(name, data_dir):
             for file in Path(folder, DATASETS[name], "raw").iterdir():
                 os.replace(file, target / file.name)
     except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):  # unless there is something in it
+            data_dir.rmdir()
         raise UserError(f"its download failed ({error})") from None
     return find_images(name, data_dir)
 
@@ -263,7 +272,9 @@ def load_images(args, per_step):
     if args.dry_run:
         images = images[: 2 * per_step]
     if len(images) < per_step:
-        raise UserError(f"{path} has {len(images)} images, a step takes {per_step}: --batch-size")
+        raise UserError(
+            f"{path} has {len(images)} images, a step takes {per_step}: smaller --batch-size!"
+        )
     say(f"data: {len(images):,} images of {name} from {path}")
     return images
 
@@ -282,7 +293,10 @@ def write(path, data):
     """Write beside path, then rename: no kill and no full disk leaves half a file in its place."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(data)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
         os.replace(temporary, path)
     except OSError as error:
         error.filename = path  # which a full disk does not tell
@@ -308,8 +322,11 @@ def load(path, **kinds):
             unpacked = sum(member.file_size for member in archive.infolist())
             if unpacked > path.stat().st_size or archive.testzip():
                 raise zipfile.BadZipFile
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if all(isinstance(content[name], kind) for name, kind in kinds.items()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        fits = all(isinstance(content[name], kind) for name, kind in kinds.items())
+        if fits and 1 <= content["z_dim"] <= MAX_Z:
             return content
         reason = "something in it is not what it should be"
     except Exception as error:  # noqa: BLE001  a damaged file can raise nearly anything
@@ -408,24 +425,23 @@ def save_losses(path, table, epochs, curves, title):
 # ---- a run's folder
 
 
-def restore_optimizer(optimizer, saved):
+def restore_optimizer(optimizer, averages):
     """Give an optimizer its averages back. Learning rate and the like are this command's."""
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": saved})
-    probe = torch.zeros(1, requires_grad=True)  # what does this kind of optimizer remember?
-    other = type(optimizer)([probe])
-    probe.grad = torch.zeros(1)
-    other.step()
-    for parameter, averages in optimizer.state.items():
-        if averages.keys() != other.state[probe].keys():
-            raise ValueError("other averages")
-        if any(average.shape not in (parameter.shape, ()) for average in averages.values()):
-            raise ValueError("other shapes")
-        check_finite(averages.values())
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": averages})
+    names = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "RMSprop": {"step", "square_avg"}}
+    for parameter, state in optimizer.state.items():
+        shapes = {tensor.shape for name, tensor in state.items() if name != "step"}
+        if state.keys() != names[type(optimizer).__name__] or shapes != {parameter.shape}:
+            raise ValueError("the averages of another optimizer, or of other weights")
 
 
-def check_finite(tensors):
-    if not all(tensor.isfinite().all() for tensor in tensors):
-        raise ValueError("not finite")
+def finite(network):
+    return all(tensor.isfinite().all() for tensor in network.state_dict().values())
+
+
+def spread(z_dim):
+    """Five positions over the whole of z: 0 20 40 60 80 of 100."""
+    return sorted({z_dim * part // 5 for part in range(5)})
 
 
 class Run:
@@ -441,7 +457,7 @@ class Run:
         self.epoch, self.rows, self.losses, self.board = 0, 0, [], None
         self.columns = [name for names in curves.values() for name in names]
         self.milestones = {round(args.epochs * quarter / 4) for quarter in range(5)}
-        noise = torch.Generator().manual_seed(args.seed)
+        noise = torch.Generator().manual_seed(stream(args.seed, -1))  # no epoch's, nor the weights'
         self.z = torch.randn(64, args.z_dim, generator=noise).to(images.device)
         self.real = images[:8] / 127.5 - 1
         if args.tensorboard:
@@ -453,8 +469,8 @@ class Run:
             self.restore(args.out, checkpoint)
         else:
             self.out = new_folder(args.out)
-            header = ",".join(["epoch", "step", *self.columns])
-            write(self.out / "losses.csv", f"{header}\n".encode())
+            with open(self.out / "losses.csv", "x") as table:  # fails if another run began here
+                print("epoch", "step", *self.columns, sep=",", file=table)
         if args.tensorboard:
             self.board = SummaryWriter(self.out / "tensorboard", purge_step=self.rows + 1)
         for network in (state["G"], state["D"]):
@@ -470,15 +486,16 @@ class Run:
                     restore_optimizer(part, checkpoint[name]["state"])
                 else:
                     part.load_state_dict(checkpoint[name])
-                    check_finite(part.state_dict().values())
+                    if not finite(part):
+                        raise ValueError("not finite")
         except Exception:  # noqa: BLE001  what does not fit can raise nearly anything
             raise UserError(f"{out / 'ckpt.pt'} is damaged: {name} does not fit") from None
         self.out, self.rows = out, checkpoint["rows"]
         self.epoch = self.safe = checkpoint["epoch"]
         if self.rows != self.epoch * self.steps:
             raise UserError(f"{out} was trained on another number of images: mind --data-dir")
-        with open(out / "losses.csv", "rb") as table:  # may have rows of an epoch that was cut off
-            write(out / "losses.csv", b"".join(table.readlines()[: self.rows + 1]))
+        lines = (out / "losses.csv").read_bytes().splitlines(keepends=True)
+        write(out / "losses.csv", b"".join(lines[: self.rows + 1]))  # no epoch that was cut off
 
     def __enter__(self):
         done, total = self.epoch * self.steps, self.args.epochs * self.steps
@@ -489,10 +506,10 @@ class Run:
 
     def __exit__(self, kind, error, _):
         self.bar.close()
-        if kind is RuntimeError and re.search("between 0 and 1|device-side assert", str(error)):
+        if re.search("input should be between 0 and 1|device-side assert", str(error)):
             raise self.diverged(len(self.losses) + 1) from None  # D says NaN, which BCE refuses
         if kind and kind is not UserError:
-            command = f"python {script_name()}.py --resume {shlex.quote(str(self.out))}"
+            command = f"python {sys.argv[0]} --resume {shlex.quote(self.out.as_posix())}"
             say(f"\nstopped; epoch {self.safe} is safe. To go on: {command}")
 
     def log(self, losses):
@@ -500,23 +517,20 @@ class Run:
         self.losses.append(losses)
         self.bar.update()
         if len(self.losses) % 100 == 0 and losses.device.type == "cpu":  # nothing to wait for
-            self.bar.set_postfix_str(self.describe(torch.stack(self.losses), 2))
+            self.show(torch.stack(self.losses))
 
-    def describe(self, losses, count=None):
-        means = losses.mean(0).tolist()[:count]
-        return "  ".join(f"{name} {mean:.3f}" for name, mean in zip(self.columns, means))
+    def show(self, losses):
+        """Mean losses, all of them as a text, and beside the bar the two that everybody wants."""
+        means = {n: f"{mean:.3f}" for n, mean in zip(self.columns, losses.mean(0).tolist())}
+        self.bar.set_postfix_str(f"loss_D {means['loss_D']}  loss_G {means['loss_G']}")
+        return "  ".join(f"{name} {mean}" for name, mean in means.items())
 
     def end_epoch(self):
         """Write the epoch down, or stop before NaN replaces a good checkpoint."""
         losses, self.losses = torch.stack(self.losses).cpu(), []
         bad = (~losses.isfinite()).any(1).nonzero().flatten().tolist()
-        if bad:
-            raise self.diverged(bad[0] + 1)
-        try:
-            for name in ("G", "D"):
-                check_finite(self.state[name].state_dict().values())
-        except ValueError:
-            raise self.diverged(len(losses)) from None
+        if bad or not finite(self.state["G"]) or not finite(self.state["D"]):
+            raise self.diverged(bad[0] + 1 if bad else len(losses))
         self.epoch += 1
         with open(self.out / "losses.csv", "a") as table:
             for values in losses.tolist():
@@ -526,7 +540,7 @@ class Run:
                     self.board.add_scalar(f"{self.model}/{name}", value, self.rows)
         self.save()
         took, self.began = time.monotonic() - self.began, time.monotonic()
-        say(f"epoch {self.epoch}/{self.args.epochs}  {self.describe(losses)}  {took:.1f} s")
+        say(f"epoch {self.epoch}/{self.args.epochs}  {self.show(losses)}  {took:.1f} s")
 
     def diverged(self, step):
         return UserError(
@@ -539,13 +553,13 @@ class Run:
         """Save the state, ckpt.pt last: whatever it speaks of is then on the disk."""
         if self.epoch in self.milestones or self.epoch % (self.args.sample_every or math.inf) == 0:
             self.draw_samples()
-        args = vars(self.args).copy()
-        del args["out"], args["resume"]
-        folder = args.pop("data_dir")  # says nothing about the generator
+        args = {name: value for name, value in vars(self.args).items() if name != "out"}
+        del args["resume"]
+        lasting = {name: args[name] for name in args if name not in MAY_CHANGE - {"epochs"}}
         about = {"script": script_name(), "arch": args["arch"], "z_dim": args["z_dim"]}
-        about |= {"epoch": self.epoch, "args": args}
+        about |= {"epoch": self.epoch, "args": lasting}
         save(self.out / "g.pt", about | {"state_dict": self.state["G"].state_dict()})
-        about["args"] = args | {"data_dir": folder and str(folder.resolve())}
+        about["args"] = args | {"data_dir": args["data_dir"] and str(args["data_dir"].resolve())}
         state = {name: part.state_dict() for name, part in self.state.items()}
         save(self.out / "ckpt.pt", about | {"rows": self.rows} | state)
         self.safe = self.epoch
@@ -596,6 +610,7 @@ class Run:
             "  progress.png real_vs_fake.png samples/  what it draws\n"
             "  losses.png losses.csv                   how it learned\n"
             "  g.pt ckpt.pt                            the generator; all that --resume needs\n"
-            f"next: python perturb.py --ckpt {shlex.quote(str(self.out / 'g.pt'))} "
-            "--positions 0 20 40 60 80 --values -1 5 10"
+            f"next: python {Path(sys.argv[0]).with_name('perturb.py')} "
+            f"--ckpt {shlex.quote((self.out / 'g.pt').as_posix())} "
+            f"--positions {' '.join(map(str, spread(self.args.z_dim)))} --values -1 5 10"
         )

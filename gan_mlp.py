@@ -163,13 +163,15 @@ def main():
     add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")
     add("--lr", type=positive, default=2e-4, help="learning rate of both (default: 2e-4)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="Adam's beta1 (default: 0.5)")
-    add("--z-dim", type=number(int, 1, 10_000), default=100, help="length of z (default: 100)")
+    add(
+        "--z-dim", type=number(int, 1, common.MAX_Z), default=100, help="length of z (default: 100)"
+    )
     common.add_run_options(parser)
     args, checkpoint = common.parse_args(parser)
 
     device = common.pick_device(args.device)
     images = common.load_images(args, args.batch_size).to(device)
-    common.seed(args.seed)
+    torch.manual_seed(common.stream(args.seed))
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim).to(device), make_D().to(device)
     adam = {"lr": args.lr, "betas": (args.beta1, 0.999), "fused": True}
@@ -180,7 +182,7 @@ def main():
     state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
     with common.Run("GAN", args, checkpoint, images, steps, CURVES, state) as run:
         for epoch in range(run.epoch + 1, args.epochs + 1):
-            common.seed(args.seed, epoch)
+            torch.manual_seed(common.stream(args.seed, epoch))
             for real in common.batches(images, args.batch_size):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
                 run.log(train_step(G, D, opt_G, opt_D, real, z))

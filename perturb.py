@@ -67,7 +67,10 @@ def make_rows(args, z):
         # Along the sphere: a straight line would pass too near to 0, where G has seldom been.
         for t in np.linspace(0, 1, args.interpolate).tolist():
             between = torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * last
-            yield f"{t:.2f}", (between / torch.sin(angle))[None]
+            between = between / torch.sin(angle)
+            if torch.sin(angle) < 1e-3:  # no sphere to speak of: z has one entry, or two are equal
+                between = torch.lerp(first, last, t)
+            yield f"{t:.2f}", between[None]
         return
     yield "unchanged", z
     for factor in args.scale or ():
@@ -105,7 +108,8 @@ def summary(args, table):
         return
     if args.scale:
         for factor, value in zip(args.scale, table.get("diversity", [])[1:]):
-            yield f"z * {factor:g}: diversity {value / table['diversity'][0]:.2f} of the unchanged row's"
+            share = value / max(table["diversity"][0], 1e-9)
+            yield f"z * {factor:g}: diversity {share:.2f} of the unchanged row's"
         return
     shape = len(args.positions), len(args.values)
     bright, change = np.reshape(bright[1:], shape), np.reshape(change[1:], shape)
@@ -142,7 +146,12 @@ def parse_args():
     parser, number = common.Parser(__doc__), common.number
     add, real = parser.add_argument, number(float, -1e6)
     add("--ckpt", default="g.pt", help="the generator: a g.pt, or a run's folder (default: g.pt)")
-    add("--positions", type=number(int, 0), nargs="+", help="entries of z (default: 0 20 40 60 80)")
+    add(
+        "--positions",
+        type=number(int, -(10**6)),
+        nargs="+",
+        help="entries of z (default: 0 20 40 60 80)",
+    )
     add("--values", type=real, nargs="+", help="what each is set to in turn (default: -1 5 10)")
     add("--add", action="store_true", help="add the value to the entry instead of setting it")
     other = parser.add_mutually_exclusive_group()
@@ -160,9 +169,8 @@ def parse_args():
         parser.error("--interpolate walks from the first sample to the last: --samples 2 or more")
     if args.out and args.out.suffix != ".png":
         parser.error(f"--out {args.out} does not end in .png")
-    args.positions = args.positions or [0, 20, 40, 60, 80]
     args.values = args.values or [-1.0, 5.0, 10.0]
-    for name, given in ("--positions", args.positions), ("--seed", args.seed):
+    for name, given in ("--positions", args.positions or ()), ("--seed", args.seed):
         if len(set(given)) < len(given):
             parser.error(f"{name} has an entry twice: {' '.join(map(str, given))}")
     return args
@@ -173,10 +181,12 @@ def main():
     path = find_generator(args.ckpt)
     G, saved = load_generator(path)
     z_dim = saved["z_dim"]
-    if max(args.positions) >= z_dim and not args.scale and not args.interpolate:
+    args.positions = args.positions or common.spread(z_dim)
+    if not 0 <= min(args.positions) <= max(args.positions) < z_dim:
         raise common.UserError(f"--positions go from 0 to {z_dim - 1} in {path}")
-    if len(args.positions) * len(args.values) > 500:
-        raise common.UserError("at most 500 rows fit into a figure: give fewer positions or values")
+    rows = len(args.scale or ()) or len(args.positions) * len(args.values)
+    if rows > 500 or rows * args.samples > 8000:
+        raise common.UserError(f"{rows} rows of {args.samples} do not fit into a figure: draw less")
     table_path, figure_paths = output_paths(args, path.parent)
     about = f"{saved['script']}.py --arch {saved['arch']}, epoch {saved['epoch']}"
     common.say(f"generator: {path} ({about}, trained on {saved['args'].get('dataset')})")

@@ -113,15 +113,19 @@ def main():
     add("--n-critic", type=number(int, 1), default=5, help="steps of D to one of G (default: 5)")
     add("--clip", type=positive, default=0.01, help="bound of the critic's weights (default: 0.01)")
     add("--gp", type=positive, metavar="W", help="penalise D's slope, do not clip (try 10)")
-    add("--z-dim", type=number(int, 1, 10_000), default=100, help="length of z (default: 100)")
+    add(
+        "--z-dim", type=number(int, 1, common.MAX_Z), default=100, help="length of z (default: 100)"
+    )
     common.add_run_options(parser)
     args, checkpoint = common.parse_args(parser)
     args.lr = args.lr or (1e-4 if args.gp else 5e-5)
 
     per_step = args.n_critic * args.batch_size
     device = common.pick_device(args.device)
+    if args.gp and device.type == "mps":
+        raise common.UserError("--gp needs second derivatives that mps lacks: add --device cpu")
     images = common.load_images(args, per_step).to(device)
-    common.seed(args.seed)
+    torch.manual_seed(common.stream(args.seed))
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
     G.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions
@@ -136,7 +140,7 @@ def main():
     state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
     with common.Run("WGAN", args, checkpoint, images, steps, CURVES, state) as run:
         for epoch in range(run.epoch + 1, args.epochs + 1):
-            common.seed(args.seed, epoch)
+            torch.manual_seed(common.stream(args.seed, epoch))
             for real in common.batches(images, per_step):
                 reals = real.view(args.n_critic, args.batch_size, 1, 28, 28)
                 zs = torch.randn(args.n_critic, args.batch_size, args.z_dim, device=device)

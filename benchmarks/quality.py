@@ -93,7 +93,7 @@ class Classifier(nn.Module):
 
 def train_classifier(data_dir, device, epochs=6, batch=128):
     images, classes = read("train", data_dir)
-    common.seed(0)
+    torch.manual_seed(0)
     net = Classifier().to(device, memory_format=torch.channels_last)
     steps = epochs * (len(images) // batch)
     optimizer = torch.optim.Adam(net.parameters(), weight_decay=1e-5, fused=True)
@@ -180,7 +180,7 @@ def judge(net, real, images):
 
 def generate(path):
     G, saved = perturb.load_generator(path)
-    z = torch.randn(COUNT, saved["z_dim"], generator=torch.Generator().manual_seed(0))
+    z = torch.randn(COUNT, saved["z_dim"], generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         images = torch.cat([G(x) for x in z.split(500)])
     about = f"{saved['script']} {saved['arch']}" + " --gp" * bool(saved["args"].get("gp"))
@@ -199,17 +199,20 @@ def references(data_dir):
     yield "one class alone (trousers)", images[classes == 1].repeat(2, 1, 1, 1)[:COUNT]
 
 
-def train_all(epochs, seeds):
+def train_all(args):
     """Every network, as a user would train it; runs that are there already are gone on with."""
-    for seed in seeds:
+    for seed in args.seeds:
         for family in FAMILIES:
             script, *options = family.split()
             name = "-".join([script, *(word.strip("-") for word in options if word != "--arch")])
             out = Path("runs", "quality", f"{name}-seed{seed}")
-            command = [sys.executable, str(HERE.parent / f"{script}.py"), "--epochs", str(epochs)]
-            new = [*options, "--seed", str(seed), "--out", str(out)]
-            resume = ["--resume", str(out)]
-            subprocess.run(command + (resume if (out / "ckpt.pt").exists() else new), check=True)
+            command = [sys.executable, HERE.parent / f"{script}.py", "--epochs", args.epochs]
+            command += ["--data-dir", args.data_dir, "--device", args.device]
+            if (out / "ckpt.pt").exists():
+                command += ["--resume", out]
+            else:
+                command += [*options, "--dataset", "fashion-mnist", "--seed", seed, "--out", out]
+            subprocess.run(list(map(str, command)), check=True)
             yield out / "g.pt"
 
 
@@ -223,7 +226,7 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=HERE / "quality.md", help="the table")
     args = parser.parse_args()
-    paths = [*args.generators, *(train_all(args.epochs, args.seeds) if args.train else ())]
+    paths = [*args.generators, *(train_all(args) if args.train else ())]
     device = common.pick_device(args.device)
     net, right = load_classifier(args.data_dir, device)
     real, _ = describe(net, read("t10k", args.data_dir)[0])

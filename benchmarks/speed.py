@@ -9,7 +9,8 @@ usual  a DataLoader with ToTensor and Normalize for each image, NCHW, Adam as it
 own    the script itself: its main() is called, and its epochs are timed from inside
 floor  the script's train_step, again and again on one batch that is there already
 
-All three take turns in one process, because a machine's speed drifts; the table shows medians.
+They take turns, because a machine's speed drifts, and the table shows medians. The usual loop runs
+in processes of its own, where nothing that the scripts set for the whole process helps it.
 An epoch is counted as 60,000 images and one end of epoch (losses.csv, g.pt, ckpt.pt), however
 few images the measurement took.
 """
@@ -18,7 +19,9 @@ import argparse
 import contextlib
 import importlib
 import io
+import itertools
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -131,28 +134,32 @@ def floor(script, run, steps):
     return (time.perf_counter() - began) * steps / (steps // n_critic * n_critic)
 
 
-def measure(script, arch, folder, images, rounds):
-    """Median seconds of an epoch of 60,000 images: usual, own, floor; and the epoch's end alone."""
+def usual(script, arch, folder):
+    """Seconds for one pass of the usual loop over the folder's images."""
     make_G, make_D = importlib.import_module(script).ARCHS[arch]
-    usual = (usual_wgan if script == "wgan" else usual_gan)(make_G, make_D)
-    loader, steps = usual_loader(folder), images // BATCH
-    times = []
+    epoch = (usual_wgan if script == "wgan" else usual_gan)(make_G, make_D)
+    loader = usual_loader(folder)
+    epoch(itertools.islice(loader, 5))  # to warm up
+    began = time.perf_counter()
+    epoch(loader)
+    return time.perf_counter() - began
+
+
+def usual_apart(*arguments):
+    command = [sys.executable, __file__, "--usual", *arguments]
+    return float(subprocess.check_output(command, text=True))
+
+
+def measure(script, arch, folder, images, rounds):
+    """Median seconds of an epoch of 60,000 images: usual, own, floor; and of the epoch's end."""
+    scale, times = (EPOCH // BATCH) / (images // BATCH), []
     for _ in range(rounds):
-        began = time.perf_counter()
-        usual(loader)
-        usual_time = time.perf_counter() - began
+        usual_time = usual_apart(script, arch, folder)
         own_time, end, run = own(script, arch, folder)
         own_steps = run.steps * (5 if script == "wgan" else 1)
         floor_time = floor(script, run, own_steps)
-        full = EPOCH // BATCH
-        times.append(
-            (
-                usual_time / steps * full,
-                own_time / own_steps * full + end,
-                floor_time / own_steps * full,
-                end,
-            )
-        )
+        full = EPOCH // BATCH / own_steps
+        times.append((usual_time * scale, own_time * full + end, floor_time * full, end))
     return [statistics.median(column) for column in zip(*times)]
 
 
@@ -177,7 +184,11 @@ def main():
     parser.add_argument("archs", nargs="*", choices=[*known, []], help="default: all")
     parser.add_argument("--images", type=int, help="in an epoch measured (MLPs 60000, others 6400)")
     parser.add_argument("--rounds", type=int, default=5, help="default: 5")
+    parser.add_argument("--usual", nargs=3, help=argparse.SUPPRESS)  # for usual_apart
     args = parser.parse_args()
+    if args.usual:
+        print(usual(*args.usual))
+        return
     common.Run = TimedRun
 
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {BATCH}\n")
@@ -191,9 +202,9 @@ def main():
         with tempfile.TemporaryDirectory() as folder:
             prepare(folder, images)
             name = "transpose" if arch == "wgan" else arch
-            usual, mine, floor_time, end = measure(script, name, folder, images, args.rounds)
+            theirs, mine, floor_time, end = measure(script, name, folder, images, args.rounds)
         print(
-            f"| {arch} | {usual:.1f} | {mine:.2f} | {EPOCH / mine:,.0f} | {usual / mine:.2f} "
+            f"| {arch} | {theirs:.1f} | {mine:.2f} | {EPOCH / mine:,.0f} | {theirs / mine:.2f} "
             f"| {floor_time / mine:.2f} | {end:.2f} |",
             flush=True,
         )

@@ -6,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,7 +69,9 @@ def type_in(home, monkeypatch, capfd):
         code = 0
         capfd.readouterr()
         try:
-            common.run_main(module.main)
+            with warnings.catch_warnings():  # pytest keeps warnings to itself: a user sees them
+                warnings.showwarning = lambda *warning: sys.stderr.write(f"{warning[0]}\n")
+                common.run_main(module.main)
         except SystemExit as exit:
             code = exit.code
         finally:

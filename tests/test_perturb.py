@@ -126,6 +126,21 @@ def test_interpolation_walks_on_the_sphere(type_in):
     assert width > 7 * 90 and height < 200  # one row
 
 
+def test_corners(type_in):
+    """A z of one entry, samples that are all alike, and positions for a short z."""
+    generator("one", z_dim=1)
+    for line in (["--interpolate", "3"], ["--scale", "2"], []):
+        result = type_in("perturb", "--ckpt", "one", *line)
+        assert result.code == 0 and "nan" not in result.out, result.err
+    G = generator("alike")
+    weights = {name: torch.zeros_like(weight) for name, weight in G.state_dict().items()}
+    generator("alike", changes={"state_dict": weights})
+    assert type_in("perturb", "--ckpt", "alike", "--scale", "2").code == 0
+    generator("short", z_dim=50)
+    assert type_in("perturb", "--ckpt", "short").code == 0
+    assert "z[40] = 10" in [row["row"] for row in table("short/perturb.csv")]
+
+
 def test_a_figure_for_each_seed_and_nothing_is_overwritten(type_in):
     generator("here")
     short = ["--ckpt", "here", "--positions", "0", "--values", "1"]
@@ -177,7 +192,7 @@ def test_the_shipped_generator_is_small_and_trained_as_the_readme_says():
 
 MISTAKES = {
     "--positions 100": "from 0 to 99",
-    "--positions -1": "from 0 to",
+    "--positions -1": "from 0 to 99",
     "--positions 3 3": "twice",
     "--positions": "at least one",
     "--values nan": "is not a number",
@@ -189,6 +204,8 @@ MISTAKES = {
     "--interpolate 5 --samples 1": "--samples 2",
     "--interpolate 5 --scale 2": "not allowed",
     "--scale 2 --positions 5": "leave",
+    "--samples 64 --values " + " ".join(map(str, range(40))): "draw less",
+    "--scale " + " ".join(map(str, range(600))): "draw less",
     "--ckpt nothing.pt": "there is no file nothing.pt. Known generators: runs/here/g.pt",
     "--ckpt ../data": "there is no file",
     "--ckpt ../data/train-images-idx3-ubyte.gz": "no checkpoint",
@@ -227,7 +244,8 @@ class Evil:
         ({"arch": "deep"}, "do not fit"),
         ({"z_dim": 50}, "do not fit"),
         ({"z_dim": "many"}, "not what it should be"),
-        ({"z_dim": 10**15}, "do not fit"),
+        ({"z_dim": 10**8}, "not what it should be"),
+        ({"z_dim": 0}, "not what it should be"),
         ({"state_dict": None}, "do not fit"),
         ({"state_dict": {}}, "do not fit"),
         ({"args": Evil()}, "no checkpoint"),
