@@ -338,8 +338,7 @@ def find_checkpoint(given):
     """The ckpt.pt that --resume means: in a run's folder, itself, or of this script's newest run."""
     if given:
         return Path(given, "ckpt.pt") if Path(given).is_dir() else Path(given)
-    ours = re.compile(script_name() + r"(-\d+)?")
-    found = [p for p in Path("runs").glob("*/ckpt.pt") if ours.fullmatch(p.parent.name)]
+    found = list(Path("runs").glob(f"{script_name()}*/ckpt.pt"))
     if not found:
         raise UserError(f"nothing to resume: there is no runs/{script_name()}*/ckpt.pt")
     return max(found, key=lambda path: path.stat().st_mtime)

@@ -86,10 +86,13 @@ def make_rows(args, z):
                 yield f"z[{position}] = {value:g}", changed
 
 
-def measure(images):
-    """For each row of images [rows, columns, ...]: what the reports judge by eye, in grey levels."""
+def measure(images, walk=False):
+    """For each row of images [rows, columns, ...]: what the reports judge by eye, in grey levels.
+
+    Changes are against the first row, which is the unchanged one; in a walk, against the last step.
+    """
     grey = images.clamp(-1, 1).add(1).mul(127.5).flatten(2)
-    moved = (grey - grey[0]).abs()
+    moved = (grey - (torch.cat([grey[:1], grey[:-1]]) if walk else grey[0])).abs()
     columns = {
         "brightness": grey.mean((1, 2)),
         "change": moved.mean((1, 2)),
@@ -105,6 +108,7 @@ def summary(args, table):
     """What the table says about the reports' claims, in a few lines."""
     bright, change = table["brightness"], table["change"]
     if args.interpolate:
+        yield f"changes from step to step: {min(change[1:]):.1f} to {max(change):.1f}"
         return
     if args.scale:
         for factor, value in zip(args.scale, table.get("diversity", [])[1:]):
@@ -197,7 +201,7 @@ def main():
         names, zs = zip(*make_rows(args, z))
         with torch.inference_mode():
             images = torch.stack([G(z) for z in zs])
-        table = measure(images)
+        table = measure(images, walk=bool(args.interpolate))
         common.say(f"\nseed {seed}\n{'':16}" + "".join(f"{name:>16}" for name in table))
         for name, values in zip(names, zip(*table.values())):
             common.say(f"{name:16}" + "".join(f"{value:16.2f}" for value in values))

@@ -120,8 +120,10 @@ def test_interpolation_walks_on_the_sphere(type_in):
     lengths = walk.norm(dim=1)
     assert lengths.min() > 0.9 * z[[0, -1]].norm(dim=1).min()  # a straight line would pass nearer 0
     generator("here")
-    assert type_in("perturb", "--ckpt", "here", "--interpolate", "7").code == 0
-    assert len(table("here/perturb.csv")) == 7
+    result = type_in("perturb", "--ckpt", "here", "--interpolate", "7")
+    steps = [float(row["change"]) for row in table("here/perturb.csv")]
+    assert len(steps) == 7 and steps[0] == 0
+    assert f"from step to step: {min(steps[1:]):.1f} to {max(steps):.1f}" in result.out
     height, width = matplotlib.image.imread("here/perturb.png").shape[:2]
     assert width > 7 * 90 and height < 200  # one row
 
