@@ -6,7 +6,8 @@
     python perturb.py --scale 0.3 1 3                             # the whole z, smaller and larger
     python perturb.py --interpolate 9                             # walk from the first z to the last
 
-Without --ckpt, or if g.pt is not in this folder, the newest run's generator is taken.
+Without --ckpt, or if g.pt is not in this folder, the newest run's generator is taken; before there
+is any run, the one in data.
 """
 
 import csv
@@ -25,17 +26,16 @@ SHIPPED = common.DATA / "g.pt"
 
 
 def find_generator(given):
-    """The file itself; a bare name also stands for that file of the newest run, or the shipped one."""
-    runs = sorted(Path("runs").glob("*/*.pt"), key=lambda path: path.stat().st_mtime, reverse=True)
-    path = Path(given)
-    if path.is_dir():
+    """The file or folder given; a bare name that is not here, or none, means the newest run's."""
+    path = Path(given or "g.pt")
+    if given and path.is_dir():
         path = path / "g.pt"
-    if path.exists():
+    if given and path.exists():
         return path
-    if path.name == given:
-        for known in [*runs, SHIPPED]:
-            if known.name == given:
-                return known
+    runs = sorted(Path("runs").glob("*/*.pt"), key=lambda run: run.stat().st_mtime, reverse=True)
+    for known in [*runs, SHIPPED]:
+        if str(path) == known.name:
+            return known
     known = ", ".join(map(str, runs)) or "none in runs; train one first, or leave --ckpt out"
     raise common.UserError(f"there is no file {path}. Known generators: {known}")
 
@@ -149,7 +149,7 @@ def output_paths(args, folder):
 def parse_args():
     parser, number = common.Parser(__doc__), common.number
     add, real = parser.add_argument, number(float, -1e6)
-    add("--ckpt", default="g.pt", help="the generator: a g.pt, or a run's folder (default: g.pt)")
+    add("--ckpt", help="the generator: a g.pt, or a run's folder (default: the newest run's)")
     add(
         "--positions",
         type=number(int, -(10**6)),

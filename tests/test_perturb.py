@@ -172,6 +172,7 @@ def test_which_generator(type_in):
     assert "generator: runs/old/g.pt" in type_in("perturb", "--ckpt", "runs/old", *short).out
     generator(".")
     assert "generator: g.pt" in type_in("perturb", "--ckpt", "g.pt", *short).out
+    assert "generator: runs/new/g.pt" in type_in("perturb", *short).out
 
 
 def test_a_whole_checkpoint_will_do(type_in):
