@@ -426,7 +426,9 @@ def save_losses(path, table, epochs, curves, title):
 
 def restore_optimizer(optimizer, averages):
     """Give an optimizer its averages back. Learning rate and the like are this command's."""
-    optimizer.load_state_dict(optimizer.state_dict() | {"state": averages})
+    with warnings.catch_warnings():  # of what is refused below
+        warnings.simplefilter("ignore")
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": averages})
     names = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "RMSprop": {"step", "square_avg"}}
     for parameter, state in optimizer.state.items():
         shapes = {tensor.shape for name, tensor in state.items() if name != "step"}
@@ -474,9 +476,9 @@ class Run:
             self.board = SummaryWriter(self.out / "tensorboard", purge_step=self.rows + 1)
         for network in (state["G"], state["D"]):
             say(f"{network}\n{sum(p.numel() for p in network.parameters()):,} parameters\n")
-        say(f"training on {images.device}; the results go to {self.out}")
         if not checkpoint:
             self.save()
+        say(f"training on {images.device}; the results go to {self.out}")
 
     def restore(self, out, checkpoint):
         try:

@@ -183,8 +183,7 @@ def generate(path):
     z = torch.randn(COUNT, saved["z_dim"], generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         images = torch.cat([G(x) for x in z.split(500)])
-    about = f"{saved['script']} {saved['arch']}" + " --gp" * bool(saved["args"].get("gp"))
-    return images.clamp(-1, 1), about, saved["args"].get("seed"), saved["epoch"]
+    return images.clamp(-1, 1), path.parent.name, saved["args"].get("seed"), saved["epoch"]
 
 
 # ---- the table
@@ -234,7 +233,7 @@ def main():
     lines = [
         f"Classifier: {right:.1%} of the test images right.",
         "",
-        "| images | epochs | seed | FD | precision | recall | classes |",
+        "| run | epochs | seed | FD | precision | recall | classes |",
         "|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
