@@ -32,6 +32,7 @@ DATASETS = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST
 DATA = Path(__file__).resolve().parent / "data"
 SAMPLE = DATA / "sample-images-idx3-ubyte.gz"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+DRY = "-dry-run"
 MAX_Z = 10_000
 # What may be given anew with --resume: none of it alters the mathematics of an epoch.
 MAY_CHANGE = {"resume", "epochs", "device", "data_dir", "sample_every", "tensorboard"}
@@ -158,7 +159,9 @@ def pick_device(name):
     if name == "auto":
         name = here[0]
     if name not in here and not (name == "cuda" and "cuda:0" in here):
-        raise UserError(f"there is no device {name!r} here; this machine has: {', '.join(here)}")
+        raise UserError(
+            f"there is no device {name!r} here; this machine has: {', '.join(here)} (or auto)"
+        )
     if name.startswith("cuda"):
         torch.set_float32_matmul_precision("high")  # TF32: as good here, and several times faster
     if name == "cpu":
@@ -275,7 +278,9 @@ def load_images(args, per_step):
         raise UserError(
             f"{path} has {len(images)} images, a step takes {per_step}: smaller --batch-size!"
         )
-    say(f"data: {len(images):,} images of {name} from {path}")
+    say(f"data: {len(images):,} images of {name} from {path}" + " (dry run)" * args.dry_run)
+    if args.data_dir and name != "sample" and args.data_dir not in path.parents:
+        say(f"* which is not --data-dir: there is nothing of {name} in {folder}")
     return images
 
 
@@ -338,13 +343,18 @@ def find_checkpoint(given):
     """The ckpt.pt that --resume means: in a run's folder, itself, or of this script's newest run."""
     if given:
         return Path(given, "ckpt.pt") if Path(given).is_dir() else Path(given)
-    found = list(Path("runs").glob(f"{script_name()}*/ckpt.pt"))
-    if not found:
+    if not (runs := newest(f"{script_name()}*/ckpt.pt")):
         raise UserError(f"nothing to resume: there is no runs/{script_name()}*/ckpt.pt")
-    return max(found, key=lambda path: path.stat().st_mtime)
+    return runs[0]
 
 
-def new_folder(out):
+def newest(pattern):
+    """Files in runs that match, the newest first; what a dry run left is not meant."""
+    found = [path for path in Path("runs").glob(pattern) if DRY not in path.parent.name]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
+def new_folder(out, name):
     """Make the folder of a new run: out, or the first free one of runs/NAME, runs/NAME-2, ..."""
     if out:
         out.mkdir(parents=True, exist_ok=True)
@@ -353,7 +363,7 @@ def new_folder(out):
         return out
     Path("runs").mkdir(exist_ok=True)
     for count in itertools.count(1):
-        folder = Path("runs", script_name() + f"-{count}" * (count > 1))
+        folder = Path("runs", name + f"-{count}" * (count > 1))
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
             return folder
@@ -432,7 +442,8 @@ def restore_optimizer(optimizer, averages):
     names = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "RMSprop": {"step", "square_avg"}}
     for parameter, state in optimizer.state.items():
         shapes = {tensor.shape for name, tensor in state.items() if name != "step"}
-        if state.keys() != names[type(optimizer).__name__] or shapes != {parameter.shape}:
+        same = state.keys() == names[type(optimizer).__name__] and shapes == {parameter.shape}
+        if not same or state["step"].numel() != 1:
             raise ValueError("the averages of another optimizer, or of other weights")
 
 
@@ -469,7 +480,7 @@ class Run:
         if checkpoint:
             self.restore(args.out, checkpoint)
         else:
-            self.out = new_folder(args.out)
+            self.out = new_folder(args.out, script_name() + DRY * args.dry_run)
             with open(self.out / "losses.csv", "x") as table:  # fails if another run began here
                 print("epoch", "step", *self.columns, sep=",", file=table)
         if args.tensorboard:
@@ -478,7 +489,12 @@ class Run:
             say(f"{network}\n{sum(p.numel() for p in network.parameters()):,} parameters\n")
         if not checkpoint:
             self.save()
-        say(f"training on {images.device}; the results go to {self.out}")
+        if self.epoch < args.epochs:
+            say(
+                f"training on {images.device} from epoch {self.epoch + 1}; results go to {self.out}"
+            )
+        else:
+            say(f"{self.out} has its {self.epoch} epochs: give --epochs more to train it further")
 
     def restore(self, out, checkpoint):
         try:
@@ -586,7 +602,7 @@ class Run:
             self.board.add_image(f"{self.model}/samples", picture[None], self.epoch)
 
     def draw_losses(self):
-        title = f"{script_name()}.py --arch {self.args.arch} on {self.args.dataset}"
+        title = f"{self.model}: {script_name()}.py --arch {self.args.arch}, {self.args.dataset}"
         save_losses(
             self.out / "losses.png", self.out / "losses.csv", self.epoch, self.curves, title
         )

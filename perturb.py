@@ -32,11 +32,10 @@ def find_generator(given):
         path = path / "g.pt"
     if given and path.exists():
         return path
-    runs = sorted(Path("runs").glob("*/*.pt"), key=lambda run: run.stat().st_mtime, reverse=True)
-    for known in [*runs, SHIPPED]:
+    for known in [*common.newest("*/*.pt"), SHIPPED]:
         if str(path) == known.name:
             return known
-    known = ", ".join(map(str, runs)) or "none in runs; train one first, or leave --ckpt out"
+    known = ", ".join(map(str, [*common.newest("*/g.pt"), SHIPPED]))
     raise common.UserError(f"there is no file {path}. Known generators: {known}")
 
 
@@ -161,10 +160,16 @@ def parse_args():
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--scale", type=real, nargs="+", help="multiply the whole z instead")
     other.add_argument(
-        "--interpolate", type=number(int, 2, 50), metavar="N", help="walk in N steps"
+        "--interpolate", type=number(int, 2, 50), metavar="N", help="walk, in N pictures"
     )
     add("--samples", type=number(int, 1, 64), default=8, help="columns (default: 8)")
-    add("--seed", type=number(int, 0, 2**32 - 1), nargs="+", default=[23231], help="(23231)")
+    add(
+        "--seed",
+        type=number(int, 0, 2**32 - 1),
+        nargs="+",
+        default=[23231],
+        help="of z; a figure for each (23231)",
+    )
     add("--out", type=Path, help="the figure, .png (default: perturb.png beside the generator)")
     args = parser.parse_args()
     if (args.scale or args.interpolate) and (args.positions or args.values or args.add):

@@ -138,7 +138,8 @@ def main():
 
     steps = len(images) // per_step
     state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
-    with common.Run("WGAN", args, checkpoint, images, steps, CURVES, state) as run:
+    model = "WGAN-GP" if args.gp else "WGAN"
+    with common.Run(model, args, checkpoint, images, steps, CURVES, state) as run:
         for epoch in range(run.epoch + 1, args.epochs + 1):
             torch.manual_seed(common.stream(args.seed, epoch))
             for real in common.batches(images, per_step):

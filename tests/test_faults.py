@@ -122,7 +122,7 @@ def test_a_folder_in_which_another_run_has_just_begun(type_in, monkeypatch):
     """Both found it empty; the second to write must see that it is taken."""
     Path("run").mkdir()
     Path("run/losses.csv").write_text("theirs")
-    monkeypatch.setattr("common.new_folder", lambda out: out)
+    monkeypatch.setattr("common.new_folder", lambda out, name: out)
     result = type_in(*command("gan_mlp", "--out", "run"))
     assert result.code == 2 and "File exists" in result.err
     assert [path.read_text() for path in Path("run").iterdir()] == ["theirs"]
