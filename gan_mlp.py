@@ -164,6 +164,12 @@ def main():
     add("--lr", type=positive, default=2e-4, help="learning rate of both (default: 2e-4)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="Adam's beta1 (default: 0.5)")
     add(
+        "--ema",
+        type=number(float, 0, 1),
+        default=0.999,
+        help="decay of G's average (default: 0.999)",
+    )
+    add(
         "--z-dim", type=number(int, 1, common.MAX_Z), default=100, help="length of z (default: 100)"
     )
     common.add_run_options(parser)
@@ -177,15 +183,19 @@ def main():
     adam = {"lr": args.lr, "betas": (args.beta1, 0.999), "fused": True}
     opt_G = torch.optim.Adam(G.parameters(), **adam)
     opt_D = torch.optim.Adam(D.parameters(), **adam)
+    # Samples are drawn with the average of G's weights over its last steps, which wanders less.
+    average = common.Average(G, args.ema)
+    opt_G.register_step_post_hook(average.update)
 
     steps = len(images) // args.batch_size
-    state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+    state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D, "average": average}
+    step = common.accelerate(train_step, G, D, opt_G, opt_D, args)
     with common.Run("GAN", args, checkpoint, images, steps, CURVES, state) as run:
         for epoch in range(run.epoch + 1, args.epochs + 1):
             torch.manual_seed(common.stream(args.seed, epoch))
             for real in common.batches(images, args.batch_size):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
-                run.log(train_step(G, D, opt_G, opt_D, real, z))
+                run.log(step(real, z))
             run.end_epoch()
         run.finish()
 

@@ -8,6 +8,8 @@ An epoch is one pass of the critic over the data: every one of its steps gets re
 own, so at 5 of them to one of the generator, an epoch has 93 steps of the generator, not 468.
 """
 
+import functools
+
 import torch
 from torch import nn
 
@@ -112,6 +114,12 @@ def main():
     add("--lr", type=positive, help="learning rate of both (default: 5e-5; with --gp 1e-4)")
     add("--n-critic", type=number(int, 1), default=5, help="steps of D to one of G (default: 5)")
     add("--clip", type=positive, default=0.01, help="bound of the critic's weights (default: 0.01)")
+    add(
+        "--ema",
+        type=number(float, 0, 1),
+        default=0.999,
+        help="decay of G's average (default: 0.999)",
+    )
     add("--gp", type=positive, metavar="W", help="penalise D's slope, do not clip (try 10)")
     add(
         "--z-dim", type=number(int, 1, common.MAX_Z), default=100, help="length of z (default: 100)"
@@ -136,8 +144,14 @@ def main():
     else:
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
 
+    # Samples are drawn with the average of G's weights over its last steps, which wanders less.
+    average = common.Average(G, args.ema)
+    opt_G.register_step_post_hook(average.update)
+
     steps = len(images) // per_step
-    state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D}
+    state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D, "average": average}
+    step = functools.partial(train_step, clip=args.clip, gp=args.gp)
+    step = common.accelerate(step, G, D, opt_G, opt_D, args, batch_dim=1)
     model = "WGAN-GP" if args.gp else "WGAN"
     with common.Run(model, args, checkpoint, images, steps, CURVES, state) as run:
         for epoch in range(run.epoch + 1, args.epochs + 1):
@@ -145,7 +159,7 @@ def main():
             for real in common.batches(images, per_step):
                 reals = real.view(args.n_critic, args.batch_size, 1, 28, 28)
                 zs = torch.randn(args.n_critic, args.batch_size, args.z_dim, device=device)
-                run.log(train_step(G, D, opt_G, opt_D, reals, zs, args.clip, args.gp))
+                run.log(step(reals, zs))
             run.end_epoch()
         run.finish()
 
