@@ -261,6 +261,8 @@ def parallel(network, device):
     """The network, averaging its gradients over all processes before an optimizer sees them."""
     if device.type == "cuda":
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    warnings.filterwarnings("ignore", "`broadcast_buffers`")  # older versions know no other name
+    warnings.filterwarnings("ignore", "Grad strides do not match")  # of [N, 1, ...]: harmless
     return nn.parallel.DistributedDataParallel(network, broadcast_buffers=False)
 
 

@@ -1,28 +1,41 @@
 """How good the generated images are: a table of numbers for any number of generators.
 
     python benchmarks/quality.py runs/dcgan/g.pt runs/gan_mlp/g.pt
-    python benchmarks/quality.py --train --epochs 20 --seeds 0    # trains every network first
+    python benchmarks/quality.py --train                   # trains every network first: quality.md
+    python benchmarks/quality.py --train --seeds 0 1 2 --only gan_mlp
 
 10,000 generated images are compared with Fashion-MNIST's 10,000 test images, which no training
 has seen, in the features of a small classifier that this script trains on the 60,000 training
 images: once, with a fixed seed; it is kept in runs/quality-classifier.pt.
 
-FD         Frechet distance between the two clouds of features, taken for Gaussians: lower is better
-precision  the share of generated images that lie among the real ones (k = 3 neighbours): fidelity
-recall     the share of real images that lie among the generated ones: diversity
-classes    how many kinds of garments there are, exp(entropy) of the classes predicted: at most 10
+FD          Frechet distance of the two clouds of features, taken for Gaussians: lower is better
+precision   share of generated images that lie among the real ones (k = 3 neighbours): fidelity
+recall      share of real images that lie among the generated ones: diversity
+classes     how many kinds of garments there are, exp(entropy) of the classes predicted: at most 10
+brightness  mean grey, from 0 to 255
+sharpness   mean difference of neighbouring pixels, as a share of that of real images
+kept        share of images that stay of their class when one entry of z, of five tried, is set
+            to 5: near 1 for a generator that responds smoothly
+saturated   share of pixels within 1 % of black or white
 
 The features are this classifier's, so its numbers stand beside each other, and not beside the
 FIDs of papers, which use the features of an Inception network trained on photographs.
+
+--train also draws contact.png, all generators at the same z, and time.png, the Frechet distance
+against the time trained. What it trains stays in runs/quality, and is not trained again.
 """
 
 import gzip
+import math
+import shutil
+import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
@@ -35,8 +48,8 @@ COUNT = 10_000
 # Every network of the project, as a command line.
 FAMILIES = [
     "gan_mlp --arch basic",
-    "gan_mlp --arch deep",
     "gan_mlp --arch hidden",
+    "gan_mlp --arch deep",
     "gan_cnn --arch conv7",
     "gan_cnn --arch conv4",
     "gan_cnn --arch separable",
@@ -46,6 +59,18 @@ FAMILIES = [
     "wgan",
     "wgan --gp 10",
 ]
+# What the common tutorials train: Adam as it comes, the newest weights for sampling.
+TUTORIAL = "--lr 2e-4 --beta1 0.9 --ema 0"
+COLUMNS = {  # and how many digits each has
+    "FD": 1,
+    "precision": 2,
+    "recall": 2,
+    "classes": 1,
+    "brightness": 0,
+    "sharpness": 2,
+    "kept": 2,
+    "saturated": 2,
+}
 
 
 # ---- data and classifier
@@ -167,52 +192,164 @@ def effective_classes(classes):
     return torch.special.entr(shares).sum().exp().item()
 
 
+def sharpness(images):
+    across, down = images.diff(dim=3).abs().mean(), images.diff(dim=2).abs().mean()
+    return (across + down).item()
+
+
 def judge(net, real, images):
     """FD, precision, recall and classes of images, beside the features of the real ones."""
     features, classes = describe(net, images)
-    return (
-        frechet(features, real),
-        coverage(features, real),
-        coverage(real, features),
-        effective_classes(classes),
-    )
+    return {
+        "FD": frechet(features, real),
+        "precision": coverage(features, real),
+        "recall": coverage(real, features),
+        "classes": effective_classes(classes),
+        "brightness": (images.mean().item() + 1) * 127.5,
+        "sharpness": sharpness(images),
+        "saturated": (images.abs() > 0.99).float().mean().item(),
+    }
 
 
-def generate(path):
+@torch.inference_mode()
+def draw(G, z):
+    return torch.cat([G(part) for part in z.split(500)]).clamp(-1, 1)
+
+
+def noise(z_dim, count=COUNT):
+    return torch.randn(count, z_dim, generator=torch.Generator().manual_seed(1))
+
+
+def kept(net, G, z_dim, value=5, count=1000):
+    """The share of images whose predicted class survives one entry of z being set to value."""
+    z = noise(z_dim, count)
+    before, stays = describe(net, draw(G, z))[1], []
+    for position in common.spread(z_dim):
+        changed = z.clone()
+        changed[:, position] = value
+        stays.append((describe(net, draw(G, changed))[1] == before).float().mean().item())
+    return statistics.mean(stays)
+
+
+def judge_generator(net, real, path):
     G, saved = perturb.load_generator(path)
-    z = torch.randn(COUNT, saved["z_dim"], generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        images = torch.cat([G(x) for x in z.split(500)])
-    return images.clamp(-1, 1), path.parent.name, saved["args"].get("seed"), saved["epoch"]
+    z_dim = saved["z_dim"]
+    row = judge(net, real, draw(G, noise(z_dim)))
+    return row | {"kept": kept(net, G, z_dim)}, saved
 
 
-# ---- the table
+# ---- training
+
+
+def name_of(family):
+    script, *options = family.split()
+    return "-".join([script, *(word.strip("-") for word in options if word != "--arch")])
+
+
+def stages(epochs):
+    """When to look: after 5, 10, 25, 50 and 100 % of the epochs."""
+    return sorted({math.ceil(epochs * part / 100) for part in (5, 10, 25, 50, 100)})
+
+
+def train(family, seed, args):
+    """A network, as a user would train it, with a copy of g.pt kept at each stage."""
+    script, *options = family.split()
+    out = Path("runs", "quality", f"{name_of(family)}-seed{seed}")
+    for stage in stages(args.epochs):
+        if (out / f"g-{stage:03d}.pt").exists():
+            continue
+        command = [sys.executable, HERE.parent / f"{script}.py", "--epochs", stage]
+        command += ["--data-dir", args.data_dir, "--device", args.device]
+        if (out / "ckpt.pt").exists():
+            command += ["--resume", out]
+        else:
+            command += [*options, "--dataset", "fashion-mnist", "--seed", seed, "--out", out]
+        print(f"{out}: to epoch {stage}", file=sys.stderr, flush=True)
+        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        shutil.copy(out / "g.pt", out / f"g-{stage:03d}.pt")
+    return out
+
+
+def seconds_per_epoch(name):
+    """As benchmarks/speed.py measured it, with the default of --bf16."""
+    for line in (HERE / "speed.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] == name.partition("-")[2] or cells[0] == name:
+            return min(float(cell) for cell in (cells[2], cells[6]) if cell != "-")
+    raise common.UserError(f"{name} is not in {HERE / 'speed.md'}: run benchmarks/speed.py first")
+
+
+# ---- the table and the pictures
 
 
 def references(data_dir):
     """What the numbers are for images that are good, or bad in a known way."""
     images, classes = read("train", data_dir)
-    noise = torch.randn(COUNT, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    grain = torch.randn(COUNT, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     yield "real training images", images[:COUNT]
-    yield "the same with noise, sigma 0.2", (images[:COUNT] + 0.2 * noise).clamp(-1, 1)
+    yield "the same with noise, sigma 0.2", (images[:COUNT] + 0.2 * grain).clamp(-1, 1)
     yield "one class alone (trousers)", images[classes == 1].repeat(2, 1, 1, 1)[:COUNT]
 
 
-def train_all(args):
-    """Every network, as a user would train it; runs that are there already are gone on with."""
-    for seed in args.seeds:
-        for family in FAMILIES:
-            script, *options = family.split()
-            name = "-".join([script, *(word.strip("-") for word in options if word != "--arch")])
-            out = Path("runs", "quality", f"{name}-seed{seed}")
-            command = [sys.executable, HERE.parent / f"{script}.py", "--epochs", args.epochs]
-            command += ["--data-dir", args.data_dir, "--device", args.device]
-            if (out / "ckpt.pt").exists():
-                command += ["--resume", out]
-            else:
-                command += [*options, "--dataset", "fashion-mnist", "--seed", seed, "--out", out]
-            subprocess.run(list(map(str, command)), check=True)
-            yield out / "g.pt"
+class Table:
+    """Printed line by line, and saved in the end."""
+
+    def __init__(self, path, title, real_sharpness):
+        self.path, self.real_sharpness = path, real_sharpness
+        self.lines = []
+        self.line(title)
+        self.line("")
+        self.line(f"| run | epochs | seeds | {' | '.join(COLUMNS)} |")
+        self.line("|---" * (3 + len(COLUMNS)) + "|")
+
+    def line(self, text):
+        self.lines.append(text)
+        print(text, flush=True)
+
+    def row(self, name, epochs, seeds, found):
+        """A row for what was found for each seed: means, and how far the seeds spread."""
+        cells = []
+        for column, digits in COLUMNS.items():
+            values = [row[column] for row in found if column in row]
+            if column == "sharpness":
+                values = [value / self.real_sharpness for value in values]
+            cell = f"{statistics.mean(values):.{digits}f}" if values else ""
+            if len(values) > 1:
+                cell += f" ± {statistics.stdev(values):.{digits}f}"
+            cells.append(cell)
+        self.line(f"| {name} | {epochs} | {seeds} | {' | '.join(cells)} |")
+
+    def save(self):
+        common.write(self.path, ("\n".join(self.lines) + "\n").encode())
+
+
+def draw_contact(runs, real):
+    """A row of images for each run, all of the same z."""
+    rows = [
+        real[:12],
+        *(draw(perturb.load_generator(out / "g.pt")[0], noise(100, 12)) for out in runs),
+    ]
+    labels = ["real", *(out.name.rpartition("-seed")[0] for out in runs)]
+    sheet = common.grid(torch.cat(rows), 12, zoom=2)
+    common.save_sheet(HERE / "contact.png", sheet, rows=labels, fontsize=10)
+
+
+def draw_time(distances):
+    """Frechet distance against training time, for each run a curve through its stages."""
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.subplots()
+    for index, (out, found) in enumerate(distances.items()):
+        label = out.name.rpartition("-seed")[0]
+        times = [seconds_per_epoch(label) * stage for stage, _ in found]
+        style = {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--"}
+        axes.loglog(times, [fd for _, fd in found], "o", label=label, **style)
+    axes.axvline(300, color="grey", linewidth=0.8)
+    axes.text(300, axes.get_ylim()[1], " five minutes", va="top", color="grey")
+    axes.set_xlabel("training time, s")
+    axes.set_ylabel("Frechet distance")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=9, ncols=2)
+    common.save_png(HERE / "time.png", figure)
 
 
 def main():
@@ -225,26 +362,43 @@ def main():
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=HERE / "quality.md", help="the table")
     args = parser.parse_args()
-    paths = [*args.generators, *(train_all(args) if args.train else ())]
     device = common.pick_device(args.device)
     net, right = load_classifier(args.data_dir, device)
-    real, _ = describe(net, read("t10k", args.data_dir)[0])
+    test_images = read("t10k", args.data_dir)[0]
+    real, _ = describe(net, test_images)
+    table = Table(
+        args.out, f"Classifier: {right:.1%} of the test images right.", sharpness(test_images)
+    )
+    for name, images in references(args.data_dir):
+        table.row(name, "", "", [judge(net, real, images)])
+    for path in args.generators:
+        row, saved = judge_generator(net, real, path)
+        table.row(path.parent.name or path, saved["epoch"], saved["args"].get("seed"), [row])
+    if args.train:
+        judge_all(net, real, test_images, table, args)
+    table.save()
 
-    lines = [
-        f"Classifier: {right:.1%} of the test images right.",
-        "",
-        "| run | epochs | seed | FD | precision | recall | classes |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    print("\n".join(lines), flush=True)
-    rows = [(images, name, "", "") for name, images in references(args.data_dir)]
-    for row in [*rows, *map(generate, paths)]:
-        images, name, seed, epoch = row
-        fd, precision, recall, classes = judge(net, real, images)
-        line = f"| {name} | {epoch} | {seed} | {fd:.1f} | {precision:.2f} | {recall:.2f} | {classes:.1f} |"
-        lines.append(line)
-        print(line, flush=True)
-    common.write(args.out, ("\n".join(lines) + "\n").encode())
+
+def judge_all(net, real, test_images, table, args):
+    """Train and judge every network; and the MLPs as the common tutorials train them, too."""
+    distances = {}
+    tutorials = [f"{family} {TUTORIAL}" for family in FAMILIES[:3]]
+    for family in [*FAMILIES, *tutorials]:
+        seeds = args.seeds if family.startswith("gan_mlp") else args.seeds[:1]
+        outs = [train(family, seed, args) for seed in seeds]
+        found = [judge_generator(net, real, out / "g.pt")[0] for out in outs]
+        table.row(" ".join(family.split()), args.epochs, " ".join(map(str, seeds)), found)
+        if family in FAMILIES:
+            distances[outs[0]] = [
+                (stage, frechet(describe(net, draw(load(outs[0], stage), noise(100)))[0], real))
+                for stage in stages(args.epochs)
+            ]
+    draw_contact(list(distances), test_images)
+    draw_time(distances)
+
+
+def load(out, stage):
+    return perturb.load_generator(out / f"g-{stage:03d}.pt")[0]
 
 
 if __name__ == "__main__":

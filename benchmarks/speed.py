@@ -1,18 +1,19 @@
 """How fast every script trains: the usual loop, the script's own, and the bare training step.
 
-    python benchmarks/speed.py                 # all architectures; its last table: speed.md
+    python benchmarks/speed.py                 # all networks: prints speed.md, draws speed.png
     python benchmarks/speed.py basic deep      # some of them
-    python benchmarks/speed.py --images 60000 --rounds 5
+    python benchmarks/speed.py --growth        # cost against data set and batch: growth.md, .png
 
 usual  a DataLoader with ToTensor and Normalize for each image, NCHW, Adam as it comes, an .item()
        for each loss of each step
-own    the script itself: its main() is called, and its epochs are timed from inside
-floor  the script's train_step, again and again on one batch that is there already
+own    the script itself: its main() is called, and its epochs are timed from inside; in float32,
+       and in bfloat16 where the processor has instructions for it
+floor  the same training step, again and again on one batch that is there already
 
-They take turns, because a machine's speed drifts, and the table shows medians. The usual loop runs
-in processes of its own, where nothing that the scripts set for the whole process helps it.
-An epoch is counted as 60,000 images and one end of epoch (losses.csv, g.pt, ckpt.pt), however
-few images the measurement took.
+Each measurement is a process of its own, so that peak memory is its own too, and nothing that one
+sets helps another. They take turns, because a machine's speed drifts, and the table shows medians.
+An epoch is counted as 60,000 images and one end of epoch (losses.csv, g.pt, ckpt.pt), however few
+images the measurement took.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import contextlib
 import importlib
 import io
 import itertools
+import json
+import re
 import statistics
 import subprocess
 import sys
@@ -27,35 +30,44 @@ import tempfile
 import time
 from pathlib import Path
 
+BEGAN = time.perf_counter()
 import torch
 import torch.nn.functional as F
-from torch.utils.data import DataLoader
-from torchvision import datasets, transforms
+from matplotlib.figure import Figure
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import common
 
-SCRIPTS = ("gan_mlp", "gan_cnn", "dcgan", "wgan")
-BATCH, EPOCH = 128, 60_000
+EPOCH = 60_000
+# Every network of the project: the command, and how many images a measurement needs of it.
+CASES = {
+    "basic": ("gan_mlp --arch basic", EPOCH),
+    "hidden": ("gan_mlp --arch hidden", EPOCH // 2),
+    "deep": ("gan_mlp --arch deep", EPOCH // 4),
+    "conv7": ("gan_cnn --arch conv7", 2560),
+    "conv4": ("gan_cnn --arch conv4", 2560),
+    "separable": ("gan_cnn --arch separable", 2560),
+    "tiny": ("gan_cnn --arch tiny", 7680),
+    "transpose": ("dcgan --arch transpose", 2560),
+    "upsample": ("dcgan --arch upsample", 2560),
+    "wgan": ("wgan", 2560),
+    "wgan-gp": ("wgan --gp 10", 2560),
+}
 
 
-def usual_loader(folder):
-    to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    data = datasets.FashionMNIST(folder, transform=to_tensor)
-    return DataLoader(data, batch_size=BATCH, shuffle=True, drop_last=True)
+# ---- the usual loop, as the common tutorials have it
 
 
-def usual_gan(make_G, make_D):
-    """The loop of the common tutorials."""
-    G, D = make_G(), make_D()
+def usual_gan(G, D, device):
     opt_G = torch.optim.Adam(G.parameters(), lr=2e-4)
     opt_D = torch.optim.Adam(D.parameters(), lr=2e-4)
 
     def epoch(loader):
         for real, _ in loader:
-            ones, zeros = torch.ones(len(real)), torch.zeros(len(real))
-            fake = G(torch.randn(len(real), 100))
+            real = real.to(device)
+            ones, zeros = torch.ones(len(real)).to(device), torch.zeros(len(real)).to(device)
+            fake = G(torch.randn(len(real), 100).to(device))
             loss_D = F.binary_cross_entropy(D(real), ones)
             loss_D = loss_D + F.binary_cross_entropy(D(fake.detach()), zeros)
             opt_D.zero_grad()
@@ -70,23 +82,30 @@ def usual_gan(make_G, make_D):
     return epoch
 
 
-def usual_wgan(make_G, make_D):
-    G, D = make_G(), make_D()
-    opt_G = torch.optim.RMSprop(G.parameters(), lr=5e-5)
-    opt_D = torch.optim.RMSprop(D.parameters(), lr=5e-5)
+def usual_wgan(G, D, device, penalty=None):
+    if penalty:
+        opt_G = torch.optim.Adam(G.parameters(), lr=1e-4, betas=(0, 0.9))
+        opt_D = torch.optim.Adam(D.parameters(), lr=1e-4, betas=(0, 0.9))
+    else:
+        opt_G = torch.optim.RMSprop(G.parameters(), lr=5e-5)
+        opt_D = torch.optim.RMSprop(D.parameters(), lr=5e-5)
 
     def epoch(loader):
         for step, (real, _) in enumerate(loader):
-            fake = G(torch.randn(len(real), 100))
-            loss_D = D(fake.detach()).mean() - D(real).mean()
+            real = real.to(device)
+            fake = G(torch.randn(len(real), 100).to(device)).detach()
+            loss_D = D(fake).mean() - D(real).mean()
+            if penalty:
+                loss_D = loss_D + 10 * penalty(D, real, fake)
             opt_D.zero_grad()
             loss_D.backward()
             opt_D.step()
-            for weight in D.parameters():
-                weight.data.clamp_(-0.01, 0.01)
+            if not penalty:
+                for weight in D.parameters():
+                    weight.data.clamp_(-0.01, 0.01)
             loss_D.item()
             if step % 5 == 4:
-                loss_G = -D(G(torch.randn(len(real), 100))).mean()
+                loss_G = -D(G(torch.randn(len(real), 100).to(device))).mean()
                 opt_G.zero_grad()
                 loss_G.backward()
                 opt_G.step()
@@ -95,78 +114,104 @@ def usual_wgan(make_G, make_D):
     return epoch
 
 
+def usual(command, folder, device):
+    """Seconds for one pass of the usual loop over the folder's images."""
+    from torchvision import datasets, transforms  # which the scripts do without
+
+    to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    data = datasets.FashionMNIST(folder, transform=to_tensor)
+    loader = torch.utils.data.DataLoader(data, batch_size=128, shuffle=True, drop_last=True)
+    script, *options = command.split()
+    module = importlib.import_module(script)
+    arch = options[1] if options[:1] == ["--arch"] else "transpose"
+    G, D = (network().to(device) for network in module.ARCHS[arch])
+    if script == "wgan":
+        epoch = usual_wgan(G, D, device, module.gradient_penalty if options else None)
+    else:
+        epoch = usual_gan(G, D, device)
+    epoch(itertools.islice(loader, 5))  # to warm up
+    began = time.perf_counter()
+    epoch(loader)
+    return {"epoch": time.perf_counter() - began}
+
+
+# ---- the scripts
+
+
 class TimedRun(common.Run):
     """A run that notes how long the steps of an epoch took, and how long its end."""
 
     def __enter__(self):
         TimedRun.last, self.clock = self, time.perf_counter()
+        self.start_up = self.clock - BEGAN
         return super().__enter__()
 
+    def log(self, losses):
+        self.shape = losses.shape
+        super().log(losses)
+
     def end_epoch(self):
+        synchronize()
         begun_end = time.perf_counter()
         super().end_epoch()
         self.took = begun_end - self.clock, time.perf_counter() - begun_end
         self.clock = time.perf_counter()
 
 
-def own(script, arch, folder):
-    """Run the script for two epochs; seconds for the steps of the second, for its end, the run."""
+def synchronize():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def own(command, folder, device):
+    """Run the script for two epochs: seconds of the second's steps, its end, the start; floor."""
+    script, *options = command.split()
+    steps = []  # the training step that the script made, with what it was called with
+    accelerate = common.accelerate
+
+    def noted(*arguments, **more):
+        step = accelerate(*arguments, **more)
+
+        def call(*batches):
+            steps[:] = [step, batches]
+            return step(*batches)
+
+        return call
+
+    common.Run, common.accelerate = TimedRun, noted
     with tempfile.TemporaryDirectory() as out:
-        sys.argv = [f"{script}.py", "--arch", arch, "--epochs", "2", "--device", "cpu"]
+        sys.argv = [f"{script}.py", *options, "--epochs", "2", "--device", device]
         sys.argv += ["--data-dir", folder, "--out", out]
         with contextlib.redirect_stdout(io.StringIO()):
             importlib.import_module(script).main()
-    return *TimedRun.last.took, TimedRun.last
-
-
-def floor(script, run, steps):
-    """Seconds for that many of the script's train_step, with the networks of its run."""
-    n_critic, extra = 1, ()
-    shape = (BATCH,)
-    if script == "wgan":
-        n_critic, extra = run.args.n_critic, (run.args.clip, run.args.gp)
-        shape = (n_critic, BATCH)
-    real, z = torch.rand(*shape, 1, 28, 28) * 2 - 1, torch.randn(*shape, 100)
-    train_step = importlib.import_module(script).train_step
+    run, (step, batches) = TimedRun.last, steps
     began = time.perf_counter()
-    for _ in range(steps // n_critic):
-        train_step(*(run.state[name] for name in ("G", "D", "opt_G", "opt_D")), real, z, *extra)
-    return (time.perf_counter() - began) * steps / (steps // n_critic * n_critic)
+    for _ in range(run.steps):
+        step(*batches)
+    synchronize()
+    floor = time.perf_counter() - began
+    return {"epoch": run.took[0], "end": run.took[1], "start": run.start_up, "floor": floor}
 
 
-def usual(script, arch, folder):
-    """Seconds for one pass of the usual loop over the folder's images."""
-    make_G, make_D = importlib.import_module(script).ARCHS[arch]
-    epoch = (usual_wgan if script == "wgan" else usual_gan)(make_G, make_D)
-    loader = usual_loader(folder)
-    epoch(itertools.islice(loader, 5))  # to warm up
-    began = time.perf_counter()
-    epoch(loader)
-    return time.perf_counter() - began
+def peak_memory(device):
+    """MB at most, of this process, or of the GPU."""
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated() / 1e6
+    import resource  # not on Windows
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
-def usual_apart(*arguments):
-    command = [sys.executable, __file__, "--usual", *arguments]
-    return float(subprocess.check_output(command, text=True))
-
-
-def measure(script, arch, folder, images, rounds):
-    """Median seconds of an epoch of 60,000 images: usual, own, floor; and of the epoch's end."""
-    scale, times = (EPOCH // BATCH) / (images // BATCH), []
-    for _ in range(rounds):
-        usual_time = usual_apart(script, arch, folder)
-        own_time, end, run = own(script, arch, folder)
-        own_steps = run.steps * (5 if script == "wgan" else 1)
-        floor_time = floor(script, run, own_steps)
-        full = EPOCH // BATCH / own_steps
-        times.append((usual_time * scale, own_time * full + end, floor_time * full, end))
-    return [statistics.median(column) for column in zip(*times)]
+def apart(what, command, folder, device):
+    """A measurement in a process of its own."""
+    line = [sys.executable, __file__, "--apart", what, command, folder, "--device", device]
+    return json.loads(subprocess.check_output(line, text=True).splitlines()[-1])
 
 
 def prepare(folder, images):
-    """The first images of Fashion-MNIST in torchvision's layout, for all three to read."""
+    """The first images of Fashion-MNIST in torchvision's layout, for all to read."""
     raw = Path(folder, "FashionMNIST", "raw")
-    raw.mkdir(parents=True)
+    raw.mkdir(parents=True, exist_ok=True)
     pixels = common.read_idx(common.find_images("fashion-mnist", common.DATA))[:images]
     for kind, data in ("train", pixels), ("t10k", pixels[:1]):
         header = b"".join(n.to_bytes(4, "big") for n in (0x803, len(data), 28, 28))
@@ -175,40 +220,171 @@ def prepare(folder, images):
         (raw / f"{kind}-labels-idx1-ubyte").write_bytes(labels)
 
 
-def main():
-    known = {arch: s for s in SCRIPTS for arch in importlib.import_module(s).ARCHS if s != "wgan"}
-    known["wgan"] = "wgan"
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("archs", nargs="*", choices=[*known, []], help="default: all")
-    parser.add_argument("--images", type=int, help="in an epoch measured (MLPs 60000, others 6400)")
-    parser.add_argument("--rounds", type=int, default=5, help="default: 5")
-    parser.add_argument("--usual", nargs=3, help=argparse.SUPPRESS)  # for usual_apart
-    args = parser.parse_args()
-    if args.usual:
-        print(usual(*args.usual))
-        return
-    common.Run = TimedRun
+def median(measurements, name):
+    return statistics.median(measurement[name] for measurement in measurements)
 
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch {BATCH}\n")
-    print(
-        "| arch | usual s/epoch | own s/epoch | own images/s | usual : own | floor : own | end s |"
-    )
-    print("|---|---|---|---|---|---|---|")
-    for arch in args.archs or known:
-        script = known[arch]
-        images = args.images or (EPOCH if script == "gan_mlp" else 6400)
-        with tempfile.TemporaryDirectory() as folder:
-            prepare(folder, images)
-            name = "transpose" if arch == "wgan" else arch
-            theirs, mine, floor_time, end = measure(script, name, folder, images, args.rounds)
-        print(
-            f"| {arch} | {theirs:.1f} | {mine:.2f} | {EPOCH / mine:,.0f} | {theirs / mine:.2f} "
-            f"| {floor_time / mine:.2f} | {end:.2f} |",
-            flush=True,
-        )
+
+def machine(device):
+    return f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads"
+
+
+# ---- the table of speeds
+
+
+def kinds(device):
+    """What is measured: a name, the function, options to add to the script's command."""
+    with contextlib.suppress(OSError):
+        bf16 = re.search("avx512_bf16|amx_bf16", Path("/proc/cpuinfo").read_text())
+        if bf16 or device != "cpu":
+            return {
+                "usual": ("usual", ""),
+                "own": ("own", " --bf16 off"),
+                "bf16": ("own", " --bf16"),
+            }
+    return {"usual": ("usual", ""), "own": ("own", " --bf16 off")}
+
+
+def measure(case, rounds, device):
+    """Medians of an epoch of 60,000 images for every kind, and peak memory."""
+    command, images = CASES[case]
+    scale, results = (EPOCH // 128) / (images // 128), {}
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(folder, images)
+        for _ in range(rounds):
+            for kind, (what, more) in kinds(device).items():
+                line = command if what == "usual" else command + more
+                results.setdefault(kind, []).append(apart(what, line, folder, device))
+    row = {}
+    for kind, found in results.items():
+        end = 0 if kind == "usual" else median(found, "end")
+        row[kind] = {"seconds": median(found, "epoch") * scale + end, "MB": median(found, "peak")}
+        if kind != "usual":
+            row[kind]["floor"] = median(found, "floor") * scale
+    return row
+
+
+def speed_table(cases, rounds, device):
+    lines = [f"{machine(device)}, batch 128, medians of {rounds}", ""]
+    head = "network, usual s/epoch, own s/epoch, images/s, usual : own, floor : own"
+    head += ", bf16 s/epoch, usual : bf16, floor : bf16, MB usual, own, bf16"
+    lines += ["| " + head.replace(", ", " | ") + " |", "|" + "---|" * 12]
+    print("\n".join(lines), flush=True)
+    rows = {}
+    for case in cases:
+        row = rows[case] = measure(case, rounds, device)
+        usual, own, bf16 = row["usual"], row["own"], row.get("bf16")
+        cells = [case, f"{usual['seconds']:.1f}", f"{own['seconds']:.2f}"]
+        cells += [f"{EPOCH / own['seconds']:,.0f}", f"{usual['seconds'] / own['seconds']:.2f}"]
+        cells += [f"{own['floor'] / own['seconds']:.2f}"]
+        if bf16:
+            cells += [f"{bf16['seconds']:.2f}", f"{usual['seconds'] / bf16['seconds']:.2f}"]
+            cells += [f"{bf16['floor'] / bf16['seconds']:.2f}"]
+        else:
+            cells += ["-"] * 3
+        cells += [f"{part['MB']:.0f}" if part else "-" for part in (usual, own, bf16)]
+        lines.append("| " + " | ".join(cells) + " |")
+        print(lines[-1], flush=True)
+    common.write(HERE / "speed.md", ("\n".join(lines) + "\n").encode())
+    draw_speed(rows)
+
+
+def draw_speed(rows):
+    """Bars of images per second, as many times the usual loop's."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.subplots()
+    for shift, (kind, colour, label) in enumerate(
+        [("own", "tab:blue", "float32"), ("bf16", "tab:orange", "bfloat16")]
+    ):
+        drawn = [row for row in rows.values() if kind in row]
+        if not drawn:
+            continue
+        times = [row["usual"]["seconds"] / row[kind]["seconds"] for row in drawn]
+        floor = [row["usual"]["seconds"] / row[kind]["floor"] for row in drawn]
+        at = [index + 0.4 * shift - 0.2 for index in range(len(drawn))]
+        bars = axes.bar(at, times, 0.38, color=colour, label=f"own, {label}")
+        axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
+        marks = {"color": "black", "linestyle": "", "marker": "_", "markersize": 14}
+        axes.plot(at, floor, **marks, label="floor" if shift == 0 else None)
+    axes.axhline(1, color="grey", linewidth=1, label="the usual loop")
+    axes.set_xticks(range(len(rows)), rows)
+    axes.set_ylabel("speed, as multiples of the usual loop's")
+    axes.legend()
+    common.save_png(HERE / "speed.png", figure)
+
+
+# ---- cost against size
+
+
+SIZES, BATCHES = (1_000, 3_000, 10_000, 30_000, 60_000), (32, 128, 512, 2048)
+
+
+def growth_table(device):
+    """Seconds per epoch and peak memory against data set and batch; start and end of a run."""
+    lines = [machine(device), ""]
+    lines += ["| script | images | batch | s/epoch | ms/image | end s | start s | MB |"]
+    lines += ["|" + "---|" * 8]
+    print("\n".join(lines), flush=True)
+    found = []
+    for script in ("gan_mlp", "dcgan"):
+        cases = [(size, 128) for size in SIZES] + [(12_288, batch) for batch in BATCHES]
+        for images, batch in cases:
+            with tempfile.TemporaryDirectory() as folder:
+                prepare(folder, images)
+                taken = apart("own", f"{script} --batch-size {batch}", folder, device)
+            seconds = taken["epoch"] + taken["end"]
+            found.append((script, images, batch, seconds, taken["peak"]))
+            cells = [script, f"{images:,}", batch, f"{seconds:.2f}"]
+            cells += [f"{1000 * taken['epoch'] / (images // batch * batch):.4f}"]
+            cells += [f"{taken['end']:.2f}", f"{taken['start']:.1f}", f"{taken['peak']:.0f}"]
+            lines.append("| " + " | ".join(map(str, cells)) + " |")
+            print(lines[-1], flush=True)
+    common.write(HERE / "growth.md", ("\n".join(lines) + "\n").encode())
+    draw_growth(found)
+
+
+def draw_growth(found):
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    panels = figure.subplots(2, 2, sharex="col")
+    for script, colour in ("gan_mlp", "tab:blue"), ("dcgan", "tab:orange"):
+        for column, fixed in enumerate((128, 12_288)):
+            rows = [row[1:] for row in found if row[0] == script and row[2 - column] == fixed]
+            sizes = [row[column] for row in rows]
+            panels[0, column].loglog(sizes, [row[2] for row in rows], "o-", color=colour)
+            label = f"{script}.py"
+            panels[1, column].semilogx(
+                sizes, [row[3] for row in rows], "o-", color=colour, label=label
+            )
+    panels[0, 0].set_ylabel("seconds per epoch")
+    panels[1, 0].set_ylabel("peak memory, MB")
+    panels[1, 0].set_xlabel("images in the data set (batch 128)")
+    panels[1, 1].set_xlabel("batch size (12,288 images)")
+    for axes in panels.flat:
+        axes.grid(alpha=0.3)
+    for axes in panels[1]:
+        axes.set_ylim(bottom=0)
+        axes.legend()
+    common.save_png(HERE / "growth.png", figure)
+
+
+def main():
+    parser = common.Parser(__doc__)
+    parser.add_argument("networks", nargs="*", help=f"default: all, {' '.join(CASES)}")
+    parser.add_argument("--growth", action="store_true", help="cost against size instead")
+    parser.add_argument("--rounds", type=common.number(int, 1), default=5, help="default: 5")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--apart", nargs=3, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.apart:
+        what, *where = args.apart
+        taken = (usual if what == "usual" else own)(*where, args.device)
+        print(json.dumps(taken | {"peak": peak_memory(args.device)}))
+    elif unknown := set(args.networks) - set(CASES):
+        parser.error(f"no network is called {' '.join(unknown)}; there are {' '.join(CASES)}")
+    elif args.growth:
+        growth_table(args.device)
+    else:
+        speed_table(args.networks or list(CASES), args.rounds, args.device)
 
 
 if __name__ == "__main__":
-    main()
+    common.run_main(main)

@@ -51,3 +51,24 @@ def test_collapse_and_noise_are_seen():
     assert quality.coverage(collapsed, real) == 1  # precise,
     assert quality.coverage(real, collapsed) < 0.01  # and all the same
     assert quality.coverage(real + 20, real) == 0
+
+
+def test_sharpness():
+    assert quality.sharpness(torch.full((2, 1, 28, 28), 0.3)) == 0
+    stripes = torch.tensor([-1.0, 1]).repeat(14).expand(2, 1, 28, 28)  # 2 across, nothing down
+    assert quality.sharpness(stripes) == pytest.approx(2)
+
+
+def test_stages():
+    assert quality.stages(20) == [1, 2, 5, 10, 20]
+    assert quality.stages(1) == [1]
+
+
+def test_table_gives_the_spread_of_several_seeds(tmp_path, capsys):
+    table = quality.Table(tmp_path / "table.md", "title", real_sharpness=0.5)
+    table.row("one", 20, "0", [{"FD": 10.04, "sharpness": 1.0}])
+    table.row("two", 20, "0 1", [{"FD": 10.0, "recall": 0.5}, {"FD": 12.0, "recall": 0.5}])
+    table.save()
+    rows = [line.split(" | ") for line in (tmp_path / "table.md").read_text().splitlines()[4:]]
+    assert rows[0][3] == "10.0" and rows[0][8] == "2.00"
+    assert rows[1][3] == "11.0 ± 1.4" and rows[1][5] == "0.50 ± 0.00"  # of 10 and 12: sqrt(2)

@@ -33,6 +33,10 @@ def read(folder):
         return list(csv.DictReader(file))
 
 
+def columns(folder):
+    return np.array([[float(value) for value in row.values()] for row in read(folder)])
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=names)
 def test_a_run_is_complete_repeatable_and_resumable(family, type_in):
     script = family[0]
