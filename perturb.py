@@ -42,7 +42,6 @@ def find_generator(given):
 def load_generator(path):
     """The generator in a g.pt (or a ckpt.pt), ready to draw on the CPU, and what is said of it."""
     saved = common.load(path)
-    weights = saved.get("state_dict", saved.get("G"))
     if saved["script"] not in SCRIPTS:  # imports nothing that a file names but our own scripts
         raise common.UserError(f"{path} is from {saved['script']!r}, none of {', '.join(SCRIPTS)}")
     archs = importlib.import_module(saved["script"]).ARCHS
@@ -50,6 +49,9 @@ def load_generator(path):
         raise common.UserError(f"{saved['script']}.py has no --arch {saved['arch']} as {path} says")
     try:
         G = archs[saved["arch"]][0](saved["z_dim"])
+        weights = saved.get("state_dict") or saved["average"]  # whose names a ckpt.pt prefixes
+        weights = {name.removeprefix("network."): weights[name] for name in weights}
+        weights.pop("steps", None)
         G.load_state_dict(weights)
     except Exception:  # noqa: BLE001  what does not fit can raise nearly anything
         raise common.UserError(f"the weights in {path} do not fit {saved['arch']}") from None

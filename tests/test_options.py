@@ -39,6 +39,9 @@ RUN = {
     "--out": st.sampled_from(["new", "new/below", "full", "full/file", "/proc/no", "."]),
     "--resume": st.sampled_from(["", "full", "nowhere"]),
     "--dry-run": st.none(),
+    "--ema": number,
+    "--bf16": st.sampled_from(["on", "off", "perhaps"]),
+    "--no-graph": st.none(),
 }
 OPTIONS = {script: dict(RUN) for script in ARCHS}
 for script, archs in ARCHS.items():
