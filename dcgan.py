@@ -156,14 +156,9 @@ def main():
     add("--arch", choices=ARCHS, default="transpose", help="the network (default: transpose)")
     add("--epochs", type=number(int, 1), default=20, help="passes over the data (default: 20)")
     add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")
-    add("--lr", type=positive, default=2e-4, help="learning rate of both (default: 2e-4)")
+    add("--lr", type=positive, default=1e-3, help="learning rate of both (default: 1e-3)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="Adam's beta1 (default: 0.5)")
-    add(
-        "--ema",
-        type=number(float, 0, 1),
-        default=0.999,
-        help="decay of G's average (default: 0.999)",
-    )
+    add("--ema", type=number(float, 0, 1), default=0.999, help="decay of G's mean (default: 0.999)")
     add(
         "--z-dim", type=number(int, 1, common.MAX_Z), default=100, help="length of z (default: 100)"
     )

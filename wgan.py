@@ -5,7 +5,8 @@
     python wgan.py --resume --epochs 40
 
 An epoch is one pass of the critic over the data: every one of its steps gets real images of its
-own, so at 5 of them to one of the generator, an epoch has 93 steps of the generator, not 468.
+own, so at 5 of them to one of the generator, an epoch has 93 steps of the generator, not 468; with
+--gp, at 2 to one, 234.
 """
 
 import functools
@@ -111,22 +112,18 @@ def main():
     add("--arch", choices=ARCHS, default="transpose", help="the network (default: transpose)")
     add("--epochs", type=number(int, 1), default=20, help="passes over the data (default: 20)")
     add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")
-    add("--lr", type=positive, help="learning rate of both (default: 5e-5; with --gp 1e-4)")
-    add("--n-critic", type=number(int, 1), default=5, help="steps of D to one of G (default: 5)")
+    add("--lr", type=positive, help="learning rate of both (default: 5e-5; with --gp 5e-4)")
+    add("--n-critic", type=number(int, 1), help="steps of D to one of G (default: 5; with --gp 2)")
     add("--clip", type=positive, default=0.01, help="bound of the critic's weights (default: 0.01)")
-    add(
-        "--ema",
-        type=number(float, 0, 1),
-        default=0.999,
-        help="decay of G's average (default: 0.999)",
-    )
+    add("--ema", type=number(float, 0, 1), default=0.999, help="decay of G's mean (default: 0.999)")
     add("--gp", type=positive, metavar="W", help="penalise D's slope, do not clip (try 10)")
     add(
         "--z-dim", type=number(int, 1, common.MAX_Z), default=100, help="length of z (default: 100)"
     )
     common.add_run_options(parser)
     args, checkpoint = common.parse_args(parser)
-    args.lr = args.lr or (1e-4 if args.gp else 5e-5)
+    args.lr = args.lr or (5e-4 if args.gp else 5e-5)
+    args.n_critic = args.n_critic or (2 if args.gp else 5)
 
     per_step = args.n_critic * args.batch_size
     device = common.pick_device(args.device)

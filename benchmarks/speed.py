@@ -103,7 +103,7 @@ def usual_wgan(G, D, device, penalty=None):
                 for weight in D.parameters():
                     weight.data.clamp_(-0.01, 0.01)
             loss_D.item()
-            if step % 5 == 4:
+            if (step + 1) % (2 if penalty else 5) == 0:  # as wgan.py does it
                 loss_G = -D(G(torch.randn(len(real), 100).to(device))).mean()
                 opt_G.zero_grad()
                 loss_G.backward()

@@ -16,8 +16,8 @@ from test_runs import FILES, columns, read
 
 ONE_EACH = [
     ["gan_mlp"],
-    ["gan_cnn", "--arch", "tiny"],
-    ["dcgan"],
+    pytest.param(["gan_cnn", "--arch", "tiny"], marks=pytest.mark.slow),
+    pytest.param(["dcgan"], marks=pytest.mark.slow),
     ["wgan", "--gp", "10", "--n-critic", "2"],
 ]
 
