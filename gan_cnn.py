@@ -218,7 +218,7 @@ def main():
     add("--arch", choices=ARCHS, default="conv7", help="the network (default: conv7)")
     add("--epochs", type=number(int, 1), default=20, help="passes over the data (default: 20)")
     add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")
-    add("--lr", type=positive, default=2e-4, help="learning rate of both (default: 2e-4)")
+    add("--lr", type=positive, default=1e-3, help="learning rate of both (default: 1e-3)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="Adam's beta1 (default: 0.5)")
     add("--ema", type=number(float, 0, 1), default=0.999, help="decay of G's mean (default: 0.999)")
     add(
