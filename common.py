@@ -148,8 +148,6 @@ def parse_args(parser):
     given anew wins; whatever would change the mathematics must then be as it was.
     """
     args = parser.parse_args()
-    if args.batch_size % WORLD or args.batch_size < 2 * WORLD:
-        raise UserError(f"--batch-size {args.batch_size} does not divide among {WORLD} processes")
     if args.resume is None:
         args.epochs = 1 if args.dry_run else args.epochs
         return args, None
@@ -223,6 +221,8 @@ def accelerate(train_step, G, D, opt_G, opt_D, args, batch_dim=0):
     if args.bf16 == "on":
         compute_in_bf16(G, device)
         compute_in_bf16(D, device)
+    if args.batch_size % WORLD or args.batch_size < 2 * WORLD:
+        raise UserError(f"--batch-size {args.batch_size} does not divide among {WORLD} processes")
     if WORLD > 1:
         G, D = parallel(G, device), parallel(D, device)
     step = functools.partial(train_step, G, D, opt_G, opt_D)

@@ -77,7 +77,10 @@ def test_each_process_gets_its_share_of_a_batch(monkeypatch):
     monkeypatch.setattr(common, "WORLD", 2)
     monkeypatch.setattr(common, "RANK", 1)
     monkeypatch.setattr(common, "parallel", lambda network, device: network)
-    batch, args = torch.arange(12).view(3, 4), SimpleNamespace(bf16="off", no_graph=True)
+    batch, args = (
+        torch.arange(12).view(3, 4),
+        SimpleNamespace(bf16="off", no_graph=True, batch_size=4),
+    )
     network = torch.nn.Linear(1, 1)
 
     def step(G, D, opt_G, opt_D, images, z):
