@@ -2,7 +2,7 @@
 
     python benchmarks/quality.py runs/dcgan/g.pt runs/gan_mlp/g.pt
     python benchmarks/quality.py --train                   # trains every network first: quality.md
-    python benchmarks/quality.py --train --seeds 0 1 2 --only gan_mlp
+    python benchmarks/quality.py --train --seeds 0 1 2
 
 10,000 generated images are compared with Fashion-MNIST's 10,000 test images, which no training
 has seen, in the features of a small classifier that this script trains on the 60,000 training
@@ -21,8 +21,9 @@ saturated   share of pixels within 1 % of black or white
 The features are this classifier's, so its numbers stand beside each other, and not beside the
 FIDs of papers, which use the features of an Inception network trained on photographs.
 
---train also draws contact.png, all generators at the same z, and time.png, the Frechet distance
-against the time trained. What it trains stays in runs/quality, and is not trained again.
+--train also draws docs/contact.png, all generators at the same z, and docs/time.png, the Frechet
+distance against the time trained. It trains the MLPs with all the seeds, the others, which take
+longer, with the first. What it trained stays in runs/quality-20, and is not trained again.
 """
 
 import gzip
@@ -39,6 +40,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 HERE = Path(__file__).resolve().parent
+DOCS = HERE.parent / "docs"
 sys.path.insert(0, str(HERE.parent))
 import common
 import perturb
@@ -254,7 +256,7 @@ def stages(epochs):
 def train(family, seed, args):
     """A network, as a user would train it, with a copy of g.pt kept at each stage."""
     script, *options = family.split()
-    out = Path("runs", "quality", f"{name_of(family)}-seed{seed}")
+    out = Path("runs", f"quality-{args.epochs}", f"{name_of(family)}-seed{seed}")
     for stage in stages(args.epochs):
         if (out / f"g-{stage:03d}.pt").exists():
             continue
@@ -265,7 +267,8 @@ def train(family, seed, args):
         else:
             command += [*options, "--dataset", "fashion-mnist", "--seed", seed, "--out", out]
         print(f"{out}: to epoch {stage}", file=sys.stderr, flush=True)
-        subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
+        if subprocess.call(list(map(str, command)), stdout=subprocess.DEVNULL):
+            raise common.UserError(f"{out} could not be trained")
         shutil.copy(out / "g.pt", out / f"g-{stage:03d}.pt")
     return out
 
@@ -331,7 +334,7 @@ def draw_contact(runs, real):
     ]
     labels = ["real", *(out.name.rpartition("-seed")[0] for out in runs)]
     sheet = common.grid(torch.cat(rows), 12, zoom=2)
-    common.save_sheet(HERE / "contact.png", sheet, rows=labels, fontsize=10)
+    common.save_sheet(DOCS / "contact.png", sheet, rows=labels, fontsize=10)
 
 
 def draw_time(distances):
@@ -349,7 +352,7 @@ def draw_time(distances):
     axes.set_ylabel("Frechet distance")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=9, ncols=2)
-    common.save_png(HERE / "time.png", figure)
+    common.save_png(DOCS / "time.png", figure)
 
 
 def main():
@@ -360,8 +363,11 @@ def main():
     parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0], help="(0)")
     parser.add_argument("--data-dir", type=Path, default=common.DATA)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=HERE / "quality.md", help="the table")
+    parser.add_argument("--out", type=Path, help="the table (with --train: benchmarks/quality.md)")
     args = parser.parse_args()
+    args.out = args.out or (HERE / "quality.md" if args.train else None)
+    if not args.train and not args.generators:
+        parser.error("name g.pt files, or --train")
     device = common.pick_device(args.device)
     net, right = load_classifier(args.data_dir, device)
     test_images = read("t10k", args.data_dir)[0]
@@ -376,7 +382,8 @@ def main():
         table.row(path.parent.name or path, saved["epoch"], saved["args"].get("seed"), [row])
     if args.train:
         judge_all(net, real, test_images, table, args)
-    table.save()
+    if args.out:
+        table.save()
 
 
 def judge_all(net, real, test_images, table, args):
@@ -386,7 +393,8 @@ def judge_all(net, real, test_images, table, args):
     for family in [*FAMILIES, *tutorials]:
         seeds = args.seeds if family.startswith("gan_mlp") else args.seeds[:1]
         outs = [train(family, seed, args) for seed in seeds]
-        found = [judge_generator(net, real, out / "g.pt")[0] for out in outs]
+        last = f"g-{args.epochs:03d}.pt"
+        found = [judge_generator(net, real, out / last)[0] for out in outs]
         table.row(" ".join(family.split()), args.epochs, " ".join(map(str, seeds)), found)
         if family in FAMILIES:
             distances[outs[0]] = [
