@@ -51,7 +51,7 @@ CASES = {
     "transpose": ("dcgan --arch transpose", 2560),
     "upsample": ("dcgan --arch upsample", 2560),
     "wgan": ("wgan", 2560),
-    "wgan-gp": ("wgan --gp 10", 2560),
+    "wgan-gp-10": ("wgan --gp 10", 2560),
 }
 
 
