@@ -44,14 +44,14 @@ CASES = {
     "basic": ("gan_mlp --arch basic", EPOCH),
     "hidden": ("gan_mlp --arch hidden", EPOCH // 2),
     "deep": ("gan_mlp --arch deep", EPOCH // 4),
-    "conv7": ("gan_cnn --arch conv7", 2560),
-    "conv4": ("gan_cnn --arch conv4", 2560),
-    "separable": ("gan_cnn --arch separable", 2560),
+    "conv7": ("gan_cnn --arch conv7", 1920),
+    "conv4": ("gan_cnn --arch conv4", 1920),
+    "separable": ("gan_cnn --arch separable", 1920),
     "tiny": ("gan_cnn --arch tiny", 7680),
-    "transpose": ("dcgan --arch transpose", 2560),
-    "upsample": ("dcgan --arch upsample", 2560),
-    "wgan": ("wgan", 2560),
-    "wgan-gp-10": ("wgan --gp 10", 2560),
+    "transpose": ("dcgan --arch transpose", 1920),
+    "upsample": ("dcgan --arch upsample", 1920),
+    "wgan": ("wgan", 1920),
+    "wgan-gp-10": ("wgan --gp 10", 1920),
 }
 
 
