@@ -56,8 +56,8 @@ FAMILIES = [
     "gan_cnn --arch conv4",
     "gan_cnn --arch separable",
     "gan_cnn --arch tiny",
-    "dcgan --arch transpose",
     "dcgan --arch upsample",
+    "dcgan --arch transpose",
     "wgan",
     "wgan --gp 10",
 ]
