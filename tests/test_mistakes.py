@@ -101,7 +101,7 @@ CHANGES = {
     "--batch-size 8": "--batch-size 8",
     "--seed 3": "--seed 3",
     "--arch deep": "--arch deep",
-    "--lr 1e-3": "--lr",
+    "--lr 3e-3": "--lr",
     "--beta1 0.9": "--beta1",
     "--z-dim 50": "--z-dim",
     "--dataset sample": "--dataset",
