@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import io
+import re
 import shutil
 import signal
 import sys
@@ -123,7 +124,8 @@ def test_any_command_line(script, home, monkeypatch):
         if script == "perturb":
             assert list(Path().rglob("*.csv")), words
         else:
-            folder = Path(out.split("results go to ")[1].split("\n")[0])
+            (folder,) = re.findall("results go to (.+)|^(.+) has its", out, re.MULTILINE)
+            folder = Path("".join(folder))
             assert all((folder / name).exists() for name in FILES), words
 
     complete = []
