@@ -1,7 +1,7 @@
 """DCGANs on Fashion-MNIST: convolutions with BatchNorm, trained as Radford et al. proposed.
 
-python dcgan.py                            # reports A and D: upsampling, then convolutions
-python dcgan.py --arch transpose           # report E: transposed convolutions
+python dcgan.py                            # report E: transposed convolutions
+python dcgan.py --arch upsample            # reports A and D: upsampling, then convolutions
 python dcgan.py --epochs 200 --device cuda
 python dcgan.py --resume --epochs 400      # go on with the newest run
 """
@@ -153,10 +153,10 @@ def train_step(G, D, opt_G, opt_D, real, z):
 def main():
     parser, number = common.Parser(__doc__), common.number
     add, positive = parser.add_argument, number(float, 1e-12, 1e30)
-    add("--arch", choices=ARCHS, default="upsample", help="the network (default: upsample)")
+    add("--arch", choices=ARCHS, default="transpose", help="the network (default: transpose)")
     add("--epochs", type=number(int, 1), default=20, help="passes over the data (default: 20)")
     add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")
-    add("--lr", type=positive, help="learning rate of both (default: 1e-3; transpose 2e-4)")
+    add("--lr", type=positive, help="learning rate of both (default: 2e-4; upsample 1e-3)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="Adam's beta1 (default: 0.5)")
     add("--ema", type=number(float, 0, 1), default=0.999, help="decay of G's mean (default: 0.999)")
     add(
@@ -166,7 +166,7 @@ def main():
     args, checkpoint = common.parse_args(parser)
     # The transpose discriminator has neither Dropout nor BatchNorm to hold it back: taught faster,
     # it outgrows G, which then draws fewer and fewer kinds of garments.
-    args.lr = args.lr or (2e-4 if args.arch == "transpose" else 1e-3)
+    args.lr = args.lr or (1e-3 if args.arch == "upsample" else 2e-4)
 
     device = common.pick_device(args.device)
     images = common.load_images(args, args.batch_size).to(device)
