@@ -277,7 +277,7 @@ def seconds_per_epoch(name):
     """As benchmarks/speed.py measured it, with the default of --bf16."""
     for line in (HERE / "speed.md").read_text().splitlines():
         cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if cells[0] == name.partition("-")[2] or cells[0] == name:
+        if len(cells) == 12 and cells[0] in (name, name.partition("-")[2]):
             return min(float(cell) for cell in (cells[2], cells[6]) if cell != "-")
     raise common.UserError(f"{name} is not in {HERE / 'speed.md'}: run benchmarks/speed.py first")
 
