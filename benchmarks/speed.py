@@ -345,7 +345,8 @@ def draw_growth(found):
     panels = figure.subplots(2, 2, sharex="col")
     for script, colour in zip(GROWING, ("tab:blue", "tab:orange")):
         for column, fixed in enumerate((128, 12_288)):
-            rows = [row[1:] for row in found if row[0] == script and row[2 - column] == fixed]
+            mine = [row[1:] for row in found if row[0] == script and row[2 - column] == fixed]
+            rows = sorted(mine, key=lambda row: row[column])
             sizes = [row[column] for row in rows]
             panels[0, column].loglog(sizes, [row[2] for row in rows], "o-", color=colour)
             memory = [row[3] for row in rows]
