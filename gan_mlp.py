@@ -7,15 +7,33 @@ python gan_mlp.py --lr 2e-4 --beta1 0.9 --ema 0  # as most tutorials train it
 python gan_mlp.py --resume --epochs 40  # go on with the newest run
 """
 
+import copy
+from pathlib import Path
+
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import common
+
+SCRIPT = Path(__file__).stem  # names its runs: those of a copy are named after the copy
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
 # D maps images to the probability [N] that each of them is real.
+
+
+class Tanh(nn.Tanh):
+    """In float32, also where the layers compute in bfloat16: that has no number between 0.996 and
+    1, so a tanh or a sigmoid would soon be 1 there, and let no gradient pass."""
+
+    def forward(self, x):
+        return super().forward(x.float())
+
+
+class Sigmoid(nn.Sigmoid):
+    def forward(self, x):
+        return super().forward(x.float())
 
 
 class BasicGenerator(nn.Module):
@@ -28,7 +46,7 @@ class BasicGenerator(nn.Module):
         self.fc2 = nn.Linear(128, 784)
 
     def forward(self, z):
-        return torch.tanh(self.fc2(self.nonlin1(self.fc1(z)))).view(-1, 1, 28, 28)
+        return torch.tanh(self.fc2(self.nonlin1(self.fc1(z))).float()).view(-1, 1, 28, 28)
 
 
 class BasicDiscriminator(nn.Module):
@@ -39,7 +57,7 @@ class BasicDiscriminator(nn.Module):
         self.fc2 = nn.Linear(128, 1)
 
     def forward(self, x):
-        return torch.sigmoid(self.fc2(self.nonlin1(self.fc1(x.flatten(1))))).squeeze(1)
+        return torch.sigmoid(self.fc2(self.nonlin1(self.fc1(x.flatten(1)))).float()).squeeze(1)
 
 
 class DeepGenerator(nn.Module):
@@ -60,7 +78,7 @@ class DeepGenerator(nn.Module):
             nn.LeakyReLU(0.2),
             nn.BatchNorm1d(1024),
             nn.Linear(1024, 784),
-            nn.Tanh(),
+            Tanh(),
         )
 
     def forward(self, z):
@@ -76,7 +94,7 @@ class DeepDiscriminator(nn.Module):
             nn.Linear(512, 256),
             nn.LeakyReLU(0.2),
             nn.Linear(256, 1),
-            nn.Sigmoid(),
+            Sigmoid(),
         )
 
     def forward(self, x):
@@ -94,7 +112,7 @@ class HiddenGenerator(nn.Module):
             nn.Linear(h, h),
             nn.ReLU(),
             nn.Linear(h, 784),
-            nn.Tanh(),
+            Tanh(),
         )
 
     def forward(self, z):
@@ -112,7 +130,7 @@ class HiddenDiscriminator(nn.Module):
             nn.Linear(h, h),
             nn.LeakyReLU(0.1),
             nn.Linear(h, 1),
-            nn.Sigmoid(),
+            Sigmoid(),
         )
 
     def forward(self, x):
@@ -129,25 +147,42 @@ ARCHS = {
 
 # What train_step returns, as losses.csv names it and losses.png draws it.
 CURVES = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
+EPS = 1e-12  # keeps a logarithm from being infinite
 
 
-def train_step(G, D, opt_G, opt_D, real, z):
+def slope_penalty(D, real):
+    """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
+
+    A D that outgrows G becomes ever steeper, until G learns nothing from it. The logit is what the
+    Sigmoid is given.
+    """
+    real = real.detach().requires_grad_()
+    logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
+    (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
+    return slope.square().flatten(1).sum(1).mean() / 2
+
+
+def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
     """One step for each player, on real images and as many made from z."""
-    ones, zeros = torch.ones(len(real), device=z.device), torch.zeros(len(real), device=z.device)
-    fake = G(z)
+    autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
-    # D learns to call real images 1 and made ones 0: it maximises log D(x) + log(1 - D(G(z))).
-    # detach: G does not learn from this half.
-    D_real, D_fake = D(real), D(fake.detach())
-    loss_D = F.binary_cross_entropy(D_real, ones) + F.binary_cross_entropy(D_fake, zeros)
+    # D learns to call real images 1 and made ones 0: it maximises log D(x) + log(1 - D(G(z))),
+    # which is BCELoss with targets 1 and 0. detach: G does not learn from this half.
+    with autocast:
+        fake = G(z)
+        D_real, D_fake = D(real), D(fake.detach())
+        penalty = slope_penalty(D, real[:16]) if r1 else 0  # a few images are enough
+    loss_D = -(torch.log(D_real + EPS) + torch.log(1 - D_fake + EPS)).mean()
     opt_D.zero_grad()
-    loss_D.backward()
+    (loss_D + r1 * penalty).backward()
     opt_D.step()
 
     # G learns to have its images called 1: it maximises log D(G(z)). D only judges here, and
     # freezing it saves computing gradients that nobody uses.
     D.requires_grad_(False)
-    loss_G = F.binary_cross_entropy(D(fake), ones)
+    with autocast:
+        verdict = D(fake)
+    loss_G = -torch.log(verdict + EPS).mean()
     opt_G.zero_grad()
     loss_G.backward()
     opt_G.step()
@@ -157,44 +192,94 @@ def train_step(G, D, opt_G, opt_D, real, z):
 
 
 def main():
-    parser, number = common.Parser(__doc__), common.number
-    add, positive = parser.add_argument, number(float, 1e-12, 1e30)
-    add("--arch", choices=ARCHS, default="basic", help="the network (default: basic)")
-    add("--epochs", type=number(int, 1), default=20, help="passes over the data (default: 20)")
-    add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")
-    add("--lr", type=positive, default=1e-3, help="learning rate of both (default: 1e-3)")
-    add("--beta1", type=number(float, 0, 0.999), default=0.5, help="Adam's beta1 (default: 0.5)")
-    add("--ema", type=number(float, 0, 1), default=0.999, help="decay of G's mean (default: 0.999)")
-    add(
-        "--z-dim", type=number(int, 1, common.MAX_Z), default=100, help="length of z (default: 100)"
-    )
-    common.add_run_options(parser)
-    args, checkpoint = common.parse_args(parser)
+    parser = common.make_parser(__doc__)
+    add, number = parser.add_argument, common.number
+    add("--arch", choices=ARCHS, default="basic", help="the network (%(default)s)")
+    add("--lr", type=number(float, 1e-12, 1e30), default=1e-3, help="learning rate (%(default)s)")
+    add("--beta1", type=number(float, 0, 0.999), default=0.5, help="of Adam (%(default)s)")
+    add("--r1", type=number(float, 0), default=0.0, help="weight of D's penalty (%(default)s)")
+    parser.set_defaults(bf16=False)  # slower on one machine, and 5 % worse on another
+    args, checkpoint = common.parse_args(parser, SCRIPT)
 
     device = common.pick_device(args.device)
-    images = common.load_images(args, args.batch_size).to(device)
-    torch.manual_seed(common.stream(args.seed))
+    images, args.dataset = common.load_images(args, args.batch_size)
+    images = images.to(device)
+    steps = len(images) // args.batch_size  # of an epoch
+
+    torch.manual_seed(1_000_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim).to(device), make_D().to(device)
     adam = {"lr": args.lr, "betas": (args.beta1, 0.999), "fused": True}
     opt_G = torch.optim.Adam(G.parameters(), **adam)
     opt_D = torch.optim.Adam(D.parameters(), **adam)
-    # Samples are drawn with the average of G's weights over its last steps, which wanders less.
-    average = common.Average(G, args.ema)
-    opt_G.register_step_post_hook(average.update)
+    # Images are drawn by an average of G's weights over its last steps, which wanders less.
+    average = copy.deepcopy(G).eval()
+    pairs = zip(average.state_dict().values(), G.state_dict().values())
+    pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
+    fixed_z = torch.randn(64, args.z_dim).to(device)
 
-    steps = len(images) // args.batch_size
-    state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D, "average": average}
-    step = common.accelerate(train_step, G, D, opt_G, opt_D, args)
-    with common.Run("GAN", args, checkpoint, images, steps, CURVES, state) as run:
-        for epoch in range(run.epoch + 1, args.epochs + 1):
-            torch.manual_seed(common.stream(args.seed, epoch))
-            for real in common.batches(images, args.batch_size):
+    done = checkpoint["epoch"] if checkpoint else 0
+    if checkpoint:
+        with common.must_fit(checkpoint["folder"]):
+            G.load_state_dict(checkpoint["G"])
+            D.load_state_dict(checkpoint["D"])
+            average.load_state_dict(checkpoint["average"])
+            opt_G.load_state_dict(checkpoint["opt_G"])
+            opt_D.load_state_dict(checkpoint["opt_D"])
+    players = [G, D, opt_G, opt_D]
+    if common.WORLD > 1:  # by torchrun: every process takes its share of each batch
+        players[:2] = (DistributedDataParallel(net, broadcast_buffers=False) for net in (G, D))
+    share = slice(common.RANK, None, common.WORLD)
+
+    print(G, D, sep="\n")
+    how = f"Adam with lr {args.lr:g}, beta1 {args.beta1:g}; R1 {args.r1:g}; average {args.ema:g}"
+    print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {how}")
+    folder = common.run_folder(args, checkpoint, SCRIPT)
+    milestones = {round(args.epochs * part / 4) for part in range(5)}
+
+    @torch.inference_mode()
+    def draw(epoch):
+        fakes = average(fixed_z)
+        log.samples(common.grid(fakes), epoch)
+        common.save_progress(folder, milestones)
+        both = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
+        common.save_sheet(folder / "real_vs_fake.png", both, rows=["real", "generated"])
+
+    with common.Log(folder, CURVES, args, steps, done) as log:
+        if done == 0:
+            draw(0)
+        for epoch in range(done + 1, args.epochs + 1):
+            # A seed for each epoch: a resumed run goes on with the same random numbers.
+            torch.manual_seed(1_000_000 * args.seed + epoch)
+            batches = common.batches(images, args.batch_size)
+            for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
-                run.log(step(real, z))
-            run.end_epoch()
-        run.finish()
+                log(train_step(*players, real[share], z[share], args.bf16, args.r1))
+                newest_counts = max(1 - args.ema, 10 / (step + 9))  # more in the first steps
+                for mean, newest in pairs:
+                    mean.lerp_(newest, newest_counts)
+
+            means = log.end_epoch(epoch, G, D)
+            if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
+                log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
+            if epoch in milestones or epoch % (args.sample_every or args.epochs) == 0:
+                draw(epoch)
+                common.save_losses(
+                    folder, CURVES, f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
+                )
+            about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
+            about |= {"epoch": epoch, "args": vars(args)}
+            common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})
+            state = {
+                "G": G.state_dict(),
+                "D": D.state_dict(),
+                "average": average.state_dict(),
+                "opt_G": opt_G.state_dict(),
+                "opt_D": opt_D.state_dict(),
+            }
+            common.save(folder / "ckpt.pt", about | state)
+    print(f"finished: {folder}\nnext: python perturb.py --ckpt {folder / 'g.pt'}")
 
 
 if __name__ == "__main__":
-    common.run_main(main)
+    common.run(main)

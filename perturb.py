@@ -5,24 +5,32 @@
     python perturb.py --add --values -3 3                         # add to the entry, do not set it
     python perturb.py --scale 0.3 1 3                             # the whole z, smaller and larger
     python perturb.py --interpolate 9                             # walk from the first z to the last
+    python perturb.py --live                                      # a window with sliders
 
 Without --ckpt, or if g.pt is not in this folder, the newest run's generator is taken; before there
 is any run, the one in data.
 """
 
+import argparse
 import csv
-import importlib
+import importlib.util
 import io
 import itertools
+import re
+import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.widgets import Button, Slider
 
 import common
 
-SCRIPTS = ("gan_mlp", "gan_cnn", "dcgan", "wgan")
 SHIPPED = common.DATA / "g.pt"
+ROWS_SHOWN = 16  # of a table on the screen: the example's
+
+# ---- the generator
 
 
 def find_generator(given):
@@ -36,42 +44,50 @@ def find_generator(given):
         if str(path) == known.name:
             return known
     known = ", ".join(map(str, [*common.newest("*/g.pt"), SHIPPED]))
-    raise common.UserError(f"there is no file {path}. Known generators: {known}")
+    raise common.Mistake(f"there is no file {path}. Known generators: {known}")
+
+
+def find_archs(script):
+    """ARCHS of a training script that lies beside this one, or in the current folder.
+
+    Nothing else is imported, whatever name a file may bring along.
+    """
+    for folder in (Path(__file__).resolve().parent, Path.cwd()):
+        path = folder / f"{script}.py"
+        if script.isidentifier() and path.exists() and "\nARCHS = {" in path.read_text("utf-8"):
+            spec = importlib.util.spec_from_file_location(script, path)
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+            return module.ARCHS
+    raise common.Mistake(f"there is no {script}.py with ARCHS beside perturb.py or in this folder")
 
 
 def load_generator(path):
     """The generator in a g.pt (or a ckpt.pt), ready to draw on the CPU, and what is said of it."""
     saved = common.load(path)
-    if saved["script"] not in SCRIPTS:  # imports nothing that a file names but our own scripts
-        raise common.UserError(f"{path} is from {saved['script']!r}, none of {', '.join(SCRIPTS)}")
-    archs = importlib.import_module(saved["script"]).ARCHS
+    archs = find_archs(saved["script"])
     if saved["arch"] not in archs:
-        raise common.UserError(f"{saved['script']}.py has no --arch {saved['arch']} as {path} says")
-    try:
+        raise common.Mistake(f"{saved['script']}.py has no --arch {saved['arch']} as {path} says")
+    with common.must_fit(path):
         G = archs[saved["arch"]][0](saved["z_dim"])
-        weights = saved.get("state_dict") or saved["average"]  # whose names a ckpt.pt prefixes
-        weights = {name.removeprefix("network."): weights[name] for name in weights}
-        weights.pop("steps", None)
-        G.load_state_dict(weights)
-    except Exception:  # noqa: BLE001  what does not fit can raise nearly anything
-        raise common.UserError(f"the weights in {path} do not fit {saved['arch']}") from None
+        G.load_state_dict(saved["state_dict"] if "state_dict" in saved else saved["average"])
     if not all(weight.isfinite().all() for weight in G.state_dict().values()):
-        raise common.UserError(f"{path} has weights that are not finite numbers")
+        raise common.Mistake(f"{path} has weights that are not finite numbers")
     return G.eval(), saved
+
+
+def spread(z_dim):
+    """Five positions over the whole of z: 0 20 40 60 80 of 100."""
+    return sorted({z_dim * part // 5 for part in range(5)})
+
+
+# ---- the experiment
 
 
 def make_rows(args, z):
     """The rows of the figure, the unchanged one first: each a label and a z of its own."""
     if args.interpolate:
-        first, last = z[0], z[-1]
-        angle = torch.arccos(torch.cosine_similarity(first, last, dim=0))
-        # Along the sphere: a straight line would pass too near to 0, where G has seldom been.
-        for t in np.linspace(0, 1, args.interpolate).tolist():
-            between = torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * last
-            between = between / torch.sin(angle)
-            if torch.sin(angle) < 1e-3:  # no sphere to speak of: z has one entry, or two are equal
-                between = torch.lerp(first, last, t)
-            yield f"{t:.2f}", between[None]
+        yield from walk(z[0], z[-1], args.interpolate)
         return
     yield "unchanged", z
     for factor in args.scale or ():
@@ -85,6 +101,18 @@ def make_rows(args, z):
             else:
                 changed[:, position] = value
                 yield f"z[{position}] = {value:g}", changed
+
+
+def walk(first, last, steps):
+    """From z to z along the sphere: a straight line would pass too near to 0, where G never was."""
+    angle = torch.arccos(torch.cosine_similarity(first, last, dim=0))
+    for t in np.linspace(0, 1, steps).tolist():
+        if torch.sin(angle) < 1e-3:  # no sphere to speak of: z has one entry, or two are equal
+            between = torch.lerp(first, last, t)
+        else:
+            between = torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * last
+            between = between / torch.sin(angle)
+        yield f"{t:.2f}", between[None]
 
 
 def measure(images, walk=False):
@@ -116,20 +144,94 @@ def summary(args, table):
             share = value / max(table["diversity"][0], 1e-9)
             yield f"z * {factor:g}: diversity {share:.2f} of the unchanged row's"
         return
+    yield f"unchanged: brightness {bright[0]:.1f}"
     shape = len(args.positions), len(args.values)
     bright, change = np.reshape(bright[1:], shape), np.reshape(change[1:], shape)
-    for index, value in enumerate(args.values):
-        line = f"value {value:g}: brightness {bright[:, index].mean():.1f}"
-        yield (
-            line
-            + f" ({table['brightness'][0]:.1f} unchanged), change {change[:, index].mean():.1f}"
-        )
-    for index, position in enumerate(args.positions):
-        yield f"position {position}: change {change[index].mean():.1f}"
+    for value, b, c in zip(args.values, bright.mean(0), change.mean(0)):
+        yield f"value {value:g}: brightness {b:.1f}, change {c:.1f}"
+    for position, c in zip(args.positions, change.mean(1)):
+        yield f"position {position}: change {c:.1f}"
     yield f"the position that moves the picture most: {args.positions[change.mean(1).argmax()]}"
     if len(args.values) > 1:
         growing = (np.diff(bright[:, np.argsort(args.values)], axis=1) > 0).all(1)
         yield f"brightness grows with the value at {growing.sum()} of {len(growing)} positions"
+
+
+def show(seed, lines, names, table):
+    """Print the summary, and as much of the table as a screen holds."""
+    print(f"\nseed {seed}", *lines, sep="\n  ")
+    print(f"{'':16}" + "".join(f"{name:>16}" for name in table))
+    for name, values in list(zip(names, zip(*table.values())))[:ROWS_SHOWN]:
+        print(f"{name:16}" + "".join(f"{value:16.2f}" for value in values))
+    if len(names) > ROWS_SHOWN:
+        print(f"... and {len(names) - ROWS_SHOWN} more rows in the table that is saved")
+
+
+# ---- with sliders
+
+
+def live(G, z, positions):
+    """A window in which sliders change the entries of z. Returns them: they live while kept."""
+    figure = plt.figure(figsize=(11, 3.2 + 0.3 * len(positions)))
+    top = 0.3 * (len(positions) + 3) / (3.2 + 0.3 * len(positions))
+    axes = figure.add_axes((0.02, top, 0.96, 0.9 - top))
+    axes.set_axis_off()
+    below = figure.text(0.5, top - 0.02, "", ha="center", va="top")
+    now = {"start": z, "z": z.clone(), "chosen": slice(None)}
+
+    def draw(z):
+        with torch.inference_mode():
+            return G(z)
+
+    def redraw(_=None):
+        images = draw(now["z"] * widgets["scale"].val)
+        picture.set_data(common.grid(images, len(z), zoom=1))
+        table = measure(torch.stack([draw(now["start"]), images]))
+        below.set_text("   ".join(f"{name} {values[1]:.1f}" for name, values in table.items()))
+        which = "all samples" if now["chosen"] == slice(None) else f"sample {now['chosen'] + 1}"
+        axes.set_title(f"the sliders move {which} (click on one, or beside them for all)")
+        figure.canvas.draw_idle()
+
+    def move(position, value):
+        now["z"][now["chosen"], position] = value
+        redraw()
+
+    def start(z):
+        now.update(start=z, z=z.clone())
+        for name, slider in widgets.items():
+            if isinstance(slider, Slider):
+                slider.eventson = False  # set all of them, then draw once
+                slider.set_val(1 if name == "scale" else z[:, name].mean().item())
+                slider.eventson = True
+        redraw()
+
+    def click(event):
+        if event.inaxes not in {slider.ax for slider in widgets.values()}:
+            column = (
+                int(event.xdata * len(z) / picture.get_size()[1]) if event.inaxes == axes else -1
+            )
+            now["chosen"] = column if 0 <= column < len(z) else slice(None)
+            redraw()
+
+    picture = axes.imshow(common.grid(draw(z), len(z), zoom=1), cmap="gray", vmin=0, vmax=255)
+    height, widgets = top / (len(positions) + 3), {}
+    for row, position in enumerate(positions, 1):
+        place = figure.add_axes((0.1, top - (row + 1) * height, 0.75, height / 2))
+        widgets[position] = Slider(place, f"z[{position}]", -10, 10, valinit=z[:, position].mean())
+        widgets[position].on_changed(lambda value, position=position: move(position, value))
+    place = figure.add_axes((0.1, height / 2, 0.45, height / 2))
+    widgets["scale"] = Slider(place, "scale", 0, 5, valinit=1)
+    widgets["scale"].on_changed(redraw)
+    widgets["new z"] = Button(figure.add_axes((0.65, height / 3, 0.14, height)), "new z")
+    widgets["new z"].on_clicked(lambda _: start(torch.randn_like(z)))
+    widgets["back"] = Button(figure.add_axes((0.82, height / 3, 0.14, height)), "back")
+    widgets["back"].on_clicked(lambda _: start(now["start"]))
+    figure.canvas.mpl_connect("button_press_event", click)
+    redraw()
+    return figure, widgets
+
+
+# ---- options
 
 
 def output_paths(args, folder):
@@ -144,36 +246,43 @@ def output_paths(args, folder):
         if not taken:
             return table, figures
         if args.out:
-            raise common.UserError(f"{taken[0]} exists already: give another --out")
+            raise common.Mistake(f"{taken[0]} exists already: give another --out")
+
+
+def spaced(kind, low, high=10**6):
+    """An argparse type for one of several numbers, which knows the usual slip."""
+    parse = common.number(kind, low, high)
+
+    def one(text):
+        if "," in text:
+            raise argparse.ArgumentTypeError(f"{text}: put spaces between numbers, no commas")
+        return parse(text)
+
+    return one
 
 
 def parse_args():
-    parser, number = common.Parser(__doc__), common.number
-    add, real = parser.add_argument, number(float, -1e6)
-    add("--ckpt", help="the generator: a g.pt, or a run's folder (default: the newest run's)")
-    add(
-        "--positions",
-        type=number(int, -(10**6)),
-        nargs="+",
-        help="entries of z (default: 0 20 40 60 80)",
-    )
-    add("--values", type=real, nargs="+", help="what each is set to in turn (default: -1 5 10)")
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
+    add, whole, real = parser.add_argument, spaced(int, -(10**6)), spaced(float, -1e6)
+    add("--ckpt", help="the generator: a g.pt, or a run's folder (the newest run's)")
+    add("--positions", type=whole, nargs="+", help="entries of z (0 20 40 60 80)")
+    add("--values", type=real, nargs="+", help="what each is set to in turn (-1 5 10)")
     add("--add", action="store_true", help="add the value to the entry instead of setting it")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--scale", type=real, nargs="+", help="multiply the whole z instead")
-    other.add_argument(
-        "--interpolate", type=number(int, 2, 50), metavar="N", help="walk, in N pictures"
-    )
-    add("--samples", type=number(int, 1, 64), default=8, help="columns (default: 8)")
-    add(
-        "--seed",
-        type=number(int, 0, 2**32 - 1),
-        nargs="+",
-        default=[23231],
-        help="of z; a figure for each (23231)",
-    )
-    add("--out", type=Path, help="the figure, .png (default: perturb.png beside the generator)")
-    args = parser.parse_args()
+    count = common.number(int, 2, 50)
+    other.add_argument("--interpolate", type=count, metavar="N", help="walk, in N pictures")
+    other.add_argument("--live", action="store_true", help="a window with sliders")
+    add("--samples", type=common.number(int, 1, 64), default=8, help="columns (%(default)s)")
+    seed = spaced(int, 0, 2**32 - 1)
+    add("--seed", type=seed, nargs="+", default=[23231], help="of z; a figure for each (23231)")
+    add("--out", type=Path, help="the figure, .png (perturb.png beside the generator)")
+    # argparse takes -1e1 for an option; with a space before it, for what it is
+    words = [
+        f" {word}" if re.fullmatch(r"-[\d.]+e[+-]?\d+", word) else word for word in sys.argv[1:]
+    ]
+    args = parser.parse_args(words)
     if (args.scale or args.interpolate) and (args.positions or args.values or args.add):
         parser.error("--scale and --interpolate change the whole z: leave --positions, ... out")
     if args.interpolate and args.samples < 2:
@@ -192,16 +301,23 @@ def main():
     path = find_generator(args.ckpt)
     G, saved = load_generator(path)
     z_dim = saved["z_dim"]
-    args.positions = args.positions or common.spread(z_dim)
+    args.positions = args.positions or spread(z_dim)
     if not 0 <= min(args.positions) <= max(args.positions) < z_dim:
-        raise common.UserError(f"--positions go from 0 to {z_dim - 1} in {path}")
+        raise common.Mistake(f"--positions go from 0 to {z_dim - 1} in {path}")
     rows = len(args.scale or ()) or len(args.positions) * len(args.values)
     if rows > 500 or rows * args.samples > 8000:
-        raise common.UserError(f"{rows} rows of {args.samples} do not fit into a figure: draw less")
-    table_path, figure_paths = output_paths(args, path.parent)
+        raise common.Mistake(f"{rows} rows of {args.samples} do not fit into a figure: draw less")
     about = f"{saved['script']}.py --arch {saved['arch']}, epoch {saved['epoch']}"
-    common.say(f"generator: {path} ({about}, trained on {saved['args'].get('dataset')})")
+    print(f"generator: {path} ({about}, trained on {saved['args'].get('dataset')})")
+    if args.live:
+        if plt.get_backend().lower() == "agg":
+            raise common.Mistake("--live opens a window, and there is no display here")
+        z = torch.randn(args.samples, z_dim, generator=torch.Generator().manual_seed(args.seed[0]))
+        window = live(G, z, args.positions)
+        plt.show()
+        return window
 
+    table_path, figure_paths = output_paths(args, path.parent)
     lines, drawings = [], []
     for seed, figure_path in zip(args.seed, figure_paths):
         z = torch.randn(args.samples, z_dim, generator=torch.Generator().manual_seed(seed))
@@ -209,16 +325,12 @@ def main():
         with torch.inference_mode():
             images = torch.stack([G(z) for z in zs])
         table = measure(images, walk=bool(args.interpolate))
-        common.say(f"\nseed {seed}\n{'':16}" + "".join(f"{name:>16}" for name in table))
+        show(seed, summary(args, table), names, table)
         for name, values in zip(names, zip(*table.values())):
-            common.say(f"{name:16}" + "".join(f"{value:16.2f}" for value in values))
             lines.append([seed, name, *(f"{value:.4f}" for value in values)])
-        for line in summary(args, table):
-            common.say(line)
-        picture = common.grid(
-            images.flatten(0, 1), len(names) if args.interpolate else args.samples
-        )
+        columns = len(names) if args.interpolate else args.samples
         labels = {"columns" if args.interpolate else "rows": names}
+        picture = common.grid(images.flatten(0, 1), columns)
         drawings.append((figure_path, picture, f"{about}, seed {seed}", labels))
 
     table_path.parent.mkdir(parents=True, exist_ok=True)
@@ -227,8 +339,8 @@ def main():
     with io.StringIO(newline="") as text:
         csv.writer(text).writerows([["seed", "row", *table], *lines])
         common.write(table_path, text.getvalue().encode())
-    common.say("\nsaved " + " ".join(map(str, [*figure_paths, table_path])))
+    print("\nsaved", *figure_paths, table_path)
 
 
 if __name__ == "__main__":
-    common.run_main(main)
+    common.run(main)

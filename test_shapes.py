@@ -4,6 +4,7 @@ pytest test_shapes.py
 """
 
 import importlib
+import inspect
 import math
 from pathlib import Path
 
@@ -193,6 +194,54 @@ def test_losses_are_those_of_the_equations():
     loss_D, loss_G, D_x, D_G_z = step("gan_mlp", G, D, lr_D=0)  # so loss_G is of the same D
     expected = torch.stack([*expected, D_real.mean(), D_fake.mean()])
     torch.testing.assert_close(torch.stack([loss_D, loss_G, D_x, D_G_z]), expected)
+
+
+@pytest.mark.parametrize("name", ["slope_penalty", "train_step", "CURVES"])
+def test_the_step_is_the_same_in_three_scripts(name):
+    """It is written out in each, to be read there; what is mended in one must be in all."""
+    found = [getattr(MODULES[script], name) for script in ("dcgan", "gan_cnn", "gan_mlp")]
+    texts = [inspect.getsource(part) if callable(part) else part for part in found]
+    assert texts[0] == texts[1] == texts[2]
+
+
+def test_slope_penalty_of_a_known_slope():
+    class Sum(torch.nn.Module):  # its logit has the slope 0.01 in each of 784 directions
+        def forward(self, x):
+            return (0.01 * x.flatten(1).sum(1)).sigmoid()
+
+    penalty = MODULES["gan_mlp"].slope_penalty(Sum(), torch.rand(3, 1, 28, 28))
+    torch.testing.assert_close(penalty, torch.tensor(784 * 0.01**2 / 2))
+
+
+@pytest.mark.parametrize("bias", [-200.0, 30.0])
+def test_slope_penalty_of_a_discriminator_that_is_quite_sure(bias):
+    """Its verdict is 0 or 1 to the last digit: no penalty, and above all no NaN."""
+    _, D = networks("gan_mlp", "basic")
+    D.fc2.bias.data.fill_(bias)
+    penalty = MODULES["gan_mlp"].slope_penalty(D, torch.rand(3, 1, 28, 28))
+    penalty.backward()
+    assert penalty == 0 and all(weight.grad.isfinite().all() for weight in D.parameters())
+
+
+@pytest.mark.parametrize("script, arch", CASES)
+def test_bf16_is_nearly_the_same_and_ends_in_float32(script, arch):
+    """In bfloat16 there is nothing between 0.996 and 1: a last tanh would let no gradient pass."""
+    G, D = networks(script, arch)
+    G.eval(), D.eval()
+    z = torch.randn(8, 100)
+    expected = D(G(z))
+    with torch.autocast("cpu", torch.bfloat16):
+        images = G(z)
+        verdicts = D(images)
+    assert images.dtype == verdicts.dtype == torch.float32
+    torch.testing.assert_close(verdicts, expected, rtol=0.05, atol=0.05)
+    assert not torch.equal(verdicts, expected)  # or it did not compute in bfloat16 at all
+    if arch != "tiny":
+        tanh = next((m for m in G.modules() if isinstance(m, torch.nn.Tanh)), torch.tanh)
+        x = torch.full((1,), -3.6, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            tanh(x).backward()
+        assert x.grad == pytest.approx(0.003, abs=0.0005)
 
 
 def test_critic_is_clipped_and_its_distance_is_the_gap_of_its_means():

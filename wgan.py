@@ -9,16 +9,28 @@ own, so at 5 of them to one of the generator, an epoch has 93 steps of the gener
 --gp, at 2 to one, 234.
 """
 
-import functools
+import copy
+from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import common
+
+SCRIPT = Path(__file__).stem  # names its runs: those of a copy are named after the copy
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
 # D maps images to scores [N]: higher for what it takes for real, and without bounds.
+
+
+class Tanh(nn.Tanh):
+    """In float32, also where the layers compute in bfloat16: that has no number between 0.996 and
+    1, so a tanh would soon be 1 there, and let no gradient pass."""
+
+    def forward(self, x):
+        return super().forward(x.float())
 
 
 class Generator(nn.Module):
@@ -31,7 +43,7 @@ class Generator(nn.Module):
         self.conv1 = nn.Sequential(
             nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()
         )
-        self.conv2 = nn.Sequential(nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh())
+        self.conv2 = nn.Sequential(nn.ConvTranspose2d(64, 1, 4, 2, 1), Tanh())
 
     def forward(self, z):
         x = self.br2(self.fc2(self.br1(self.fc1(z))))
@@ -50,7 +62,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x):
         x = self.pl2(self.conv2(self.pl1(self.conv1(x))))
-        return self.fc2(self.fc1(x.flatten(1))).squeeze(1)
+        return self.fc2(self.fc1(x.flatten(1))).float().squeeze(1)
 
 
 ARCHS = {"transpose": (Generator, Discriminator)}
@@ -66,25 +78,27 @@ CURVES = {
 
 
 def gradient_penalty(D, real, fake):
-    """How far the slope of D is from 1, between real and fake images (Gulrajani et al.)."""
+    """How far the slope of D is from 1, between real and fake images (Gulrajani et al., 2017)."""
     share = torch.rand(len(real), 1, 1, 1, device=real.device)
     between = (share * real + (1 - share) * fake).requires_grad_()
     (slope,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
     return (slope.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def train_step(G, D, opt_G, opt_D, reals, zs, clip=0.01, gp=None):
-    """A critic step for each batch of reals [n_critic, N, 1, 28, 28] and zs, then one of G."""
+def train_step(G, D, opt_G, opt_D, reals, zs, bf16=False, clip=0.01, gp=0.0):
+    """A step of the critic for each batch of reals and of zs, then one of G."""
+    autocast = torch.autocast(zs[0].device.type, torch.bfloat16, enabled=bf16)
     values = []
-    for real, z in zip(reals, zs):
-        fake = G(z)
+    for count, (real, z) in enumerate(zip(reals, zs), start=1):
         # D pulls its means on real and on made images apart. Kept from being steep, by clipped
         # weights or by the penalty, the gap it reaches estimates the Wasserstein distance.
-        D_real, D_fake = D(real).mean(), D(fake.detach()).mean()
+        with autocast, torch.set_grad_enabled(count == len(zs)):  # G learns from the last
+            fake = G(z)
+        with autocast:
+            D_real, D_fake = D(real).mean(), D(fake.detach()).mean()
+            penalty = gradient_penalty(D, real, fake.detach()) if gp else 0
         distance = D_real - D_fake
-        loss_D = -distance
-        if gp:
-            loss_D = loss_D + gp * gradient_penalty(D, real, fake.detach())
+        loss_D = gp * penalty - distance
         opt_D.zero_grad()
         loss_D.backward()
         opt_D.step()
@@ -96,7 +110,9 @@ def train_step(G, D, opt_G, opt_D, reals, zs, clip=0.01, gp=None):
     # G raises the score of the last images. D only judges here, and freezing it saves computing
     # gradients that nobody uses.
     D.requires_grad_(False)
-    loss_G = -D(fake).mean()
+    with autocast:
+        score = D(fake)
+    loss_G = -score.mean()
     opt_G.zero_grad()
     loss_G.backward()
     opt_G.step()
@@ -107,30 +123,30 @@ def train_step(G, D, opt_G, opt_D, reals, zs, clip=0.01, gp=None):
 
 
 def main():
-    parser, number = common.Parser(__doc__), common.number
-    add, positive = parser.add_argument, number(float, 1e-12, 1e30)
-    add("--arch", choices=ARCHS, default="transpose", help="the network (default: transpose)")
-    add("--epochs", type=number(int, 1), default=20, help="passes over the data (default: 20)")
-    add("--batch-size", type=number(int, 2), default=128, help="images a step (default: 128)")
-    add("--lr", type=positive, help="learning rate of both (default: 5e-5; with --gp 5e-4)")
-    add("--n-critic", type=number(int, 1), help="steps of D to one of G (default: 5; with --gp 2)")
-    add("--clip", type=positive, default=0.01, help="bound of the critic's weights (default: 0.01)")
-    add("--ema", type=number(float, 0, 1), default=0.999, help="decay of G's mean (default: 0.999)")
-    add("--gp", type=positive, metavar="W", help="penalise D's slope, do not clip (try 10)")
+    parser = common.make_parser(__doc__)
+    add, number = parser.add_argument, common.number
+    add("--arch", choices=ARCHS, default="transpose", help="the network (%(default)s)")
+    add("--lr", type=number(float, 1e-12, 1e30), help="learning rate (5e-5; with --gp 5e-4)")
+    add("--n-critic", type=number(int, 1), help="steps of D to one of G (5; with --gp 2)")
     add(
-        "--z-dim", type=number(int, 1, common.MAX_Z), default=100, help="length of z (default: 100)"
+        "--clip", type=number(float, 1e-12), default=0.01, help="bound of D's weights (%(default)s)"
     )
-    common.add_run_options(parser)
-    args, checkpoint = common.parse_args(parser)
+    add("--gp", type=number(float, 0), default=0.0, metavar="W", help="penalise D's slope: try 10")
+    args, checkpoint = common.parse_args(parser, SCRIPT)
     args.lr = args.lr or (5e-4 if args.gp else 5e-5)
     args.n_critic = args.n_critic or (2 if args.gp else 5)
-
     per_step = args.n_critic * args.batch_size
+
     device = common.pick_device(args.device)
-    if args.gp and device.type == "mps":
-        raise common.UserError("--gp needs second derivatives that mps lacks: add --device cpu")
-    images = common.load_images(args, per_step).to(device)
-    torch.manual_seed(common.stream(args.seed))
+    if args.device == "auto" and device.type == "mps" and args.gp:
+        device = torch.device("cpu")  # the penalty takes second derivatives: never tried on mps
+    if args.bf16 is None:  # on where it is faster and no worse: docs/quality.md
+        args.bf16 = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    images, args.dataset = common.load_images(args, per_step)
+    images = images.to(device)
+    steps = len(images) // per_step  # of an epoch
+
+    torch.manual_seed(1_000_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
     G.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions
@@ -140,26 +156,72 @@ def main():
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), **adam) for net in (G, D))
     else:
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
+    # Images are drawn by an average of G's weights over its last steps, which wanders less.
+    average = copy.deepcopy(G).eval()
+    pairs = zip(average.state_dict().values(), G.state_dict().values())
+    pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
+    fixed_z = torch.randn(64, args.z_dim).to(device)
 
-    # Samples are drawn with the average of G's weights over its last steps, which wanders less.
-    average = common.Average(G, args.ema)
-    opt_G.register_step_post_hook(average.update)
+    done = checkpoint["epoch"] if checkpoint else 0
+    if checkpoint:
+        with common.must_fit(checkpoint["folder"]):
+            G.load_state_dict(checkpoint["G"])
+            D.load_state_dict(checkpoint["D"])
+            average.load_state_dict(checkpoint["average"])
+            opt_G.load_state_dict(checkpoint["opt_G"])
+            opt_D.load_state_dict(checkpoint["opt_D"])
+    players = [G, D, opt_G, opt_D]
+    if common.WORLD > 1:  # by torchrun: every process takes its share of each batch
+        players[:2] = (DistributedDataParallel(net, broadcast_buffers=False) for net in (G, D))
+    share = slice(common.RANK, None, common.WORLD)
 
-    steps = len(images) // per_step
-    state = {"G": G, "D": D, "opt_G": opt_G, "opt_D": opt_D, "average": average}
-    step = functools.partial(train_step, clip=args.clip, gp=args.gp)
-    step = common.accelerate(step, G, D, opt_G, opt_D, args, batch_dim=1)
-    model = "WGAN-GP" if args.gp else "WGAN"
-    with common.Run(model, args, checkpoint, images, steps, CURVES, state) as run:
-        for epoch in range(run.epoch + 1, args.epochs + 1):
-            torch.manual_seed(common.stream(args.seed, epoch))
-            for real in common.batches(images, per_step):
-                reals = real.view(args.n_critic, args.batch_size, 1, 28, 28)
-                zs = torch.randn(args.n_critic, args.batch_size, args.z_dim, device=device)
-                run.log(step(reals, zs))
-            run.end_epoch()
-        run.finish()
+    print(G, D, sep="\n")
+    how = f"Adam, penalty {args.gp:g}" if args.gp else f"RMSprop, clipping at {args.clip:g}"
+    how += f"; lr {args.lr:g}; {args.n_critic} steps of D to one of G; average {args.ema:g}"
+    print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {how}")
+    folder = common.run_folder(args, checkpoint, SCRIPT)
+    milestones = {round(args.epochs * part / 4) for part in range(5)}
+
+    @torch.inference_mode()
+    def draw(epoch):
+        fakes = average(fixed_z)
+        log.samples(common.grid(fakes), epoch)
+        common.save_progress(folder, milestones)
+        both = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
+        common.save_sheet(folder / "real_vs_fake.png", both, rows=["real", "generated"])
+
+    with common.Log(folder, CURVES, args, steps, done) as log:
+        if done == 0:
+            draw(0)
+        for epoch in range(done + 1, args.epochs + 1):
+            # A seed for each epoch: a resumed run goes on with the same random numbers.
+            torch.manual_seed(1_000_000 * args.seed + epoch)
+            batches = common.batches(images, per_step)
+            for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
+                z = torch.randn(per_step, args.z_dim, device=device)
+                reals, zs = (x[share].chunk(args.n_critic) for x in (real, z))
+                log(train_step(*players, reals, zs, args.bf16, args.clip, args.gp))
+                newest_counts = max(1 - args.ema, 10 / (step + 9))  # more in the first steps
+                for mean, newest in pairs:
+                    mean.lerp_(newest, newest_counts)
+
+            log.end_epoch(epoch, G, D)
+            if epoch in milestones or epoch % (args.sample_every or args.epochs) == 0:
+                draw(epoch)
+                common.save_losses(folder, CURVES, f"{SCRIPT}.py --gp {args.gp:g}, {args.dataset}")
+            about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
+            about |= {"epoch": epoch, "args": vars(args)}
+            common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})
+            state = {
+                "G": G.state_dict(),
+                "D": D.state_dict(),
+                "average": average.state_dict(),
+                "opt_G": opt_G.state_dict(),
+                "opt_D": opt_D.state_dict(),
+            }
+            common.save(folder / "ckpt.pt", about | state)
+    print(f"finished: {folder}\nnext: python perturb.py --ckpt {folder / 'g.pt'}")
 
 
 if __name__ == "__main__":
-    common.run_main(main)
+    common.run(main)

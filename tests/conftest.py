@@ -71,7 +71,7 @@ def type_in(home, monkeypatch, capfd):
         try:
             with warnings.catch_warnings():  # pytest keeps warnings to itself: a user sees them
                 warnings.showwarning = lambda *warning: sys.stderr.write(f"{warning[0]}\n")
-                common.run_main(module.main)
+                common.run(module.main)
         except SystemExit as exit:
             code = exit.code
         finally:

@@ -64,11 +64,26 @@ def test_stages():
     assert quality.stages(1) == [1]
 
 
-def test_table_gives_the_spread_of_several_seeds(tmp_path, capsys):
-    table = quality.Table(tmp_path / "table.md", "title", real_sharpness=0.5)
-    table.row("one", 20, "0", [{"FD": 10.04, "sharpness": 1.0}])
-    table.row("two", 20, "0 1", [{"FD": 10.0, "recall": 0.5}, {"FD": 12.0, "recall": 0.5}])
-    table.save()
-    rows = [line.split(" | ") for line in (tmp_path / "table.md").read_text().splitlines()[4:]]
-    assert rows[0][3] == "10.0" and rows[0][8] == "2.00"
-    assert rows[1][3] == "11.0 ± 1.4" and rows[1][5] == "0.50 ± 0.00"  # of 10 and 12: sqrt(2)
+def test_only_the_epochs_of_a_stage_count(tmp_path):
+    """Epoch 2 was done twice, because the training was stopped before it was safe."""
+    lines = ["epoch 1/2  loss_D 1.000  1.50 s", "epoch 2/2  loss_D 0.900  9.00 s", "stopped. 3 s"]
+    lines += ["epoch 2/5  loss_D 0.900  1.25 s", "epoch 3/5  loss_D 0.800  10.00 s"]
+    (tmp_path / "run-0.9-seed0.log").write_text("\n".join(lines))
+    assert quality.seconds_until(tmp_path / "run-0.9-seed0", 2) == 2.75
+
+
+def test_row_gives_the_spread_of_several_seeds():
+    def cells(*found):
+        row = quality.table_row("name", 20, "seeds", found).strip("| ").split(" | ")
+        return dict(zip(["name", "epochs", "seeds", *quality.COLUMNS], row))
+
+    assert cells({"FD": 10.04, "sharpness": 2.0})["FD"] == "10.0"
+    two = cells({"FD": 10.0, "recall": 0.5}, {"FD": 12.0, "recall": 0.5})
+    assert two["FD"] == "11.0 ± 1.4" and two["recall"] == "0.50 ± 0.00"  # of 10 and 12: sqrt(2)
+
+
+def test_classifiers_differ():
+    for second, count in (False, 128), (True, 256):
+        net = quality.Classifier(second).eval()
+        assert net.features(torch.zeros(2, 1, 28, 28)).shape == (2, count)
+        assert net(torch.zeros(2, 1, 28, 28)).shape == (2, 10)

@@ -11,9 +11,9 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, HERE, SMALL, start
+from conftest import FAMILIES, HERE, SMALL, start, tree
 
-from common import stream
+import gan_mlp
 from perturb import load_generator
 
 FILES = ["g.pt", "ckpt.pt", "losses.csv", "losses.png", "progress.png", "real_vs_fake.png"]
@@ -64,9 +64,12 @@ def test_a_run_is_complete_repeatable_and_resumable(family, type_in):
     assert all(math.isfinite(float(value)) for row in rows for value in row.values())
 
     # the networks, a line for each epoch, the way on
-    for text in ("Generator(", "Discriminator(", " parameters", "epoch 1/2", "epoch 2/2"):
+    for text in ("Generator(", "Discriminator(", "epoch 1/2", "epoch 2/2"):
         assert text in first.out
-    assert f"perturb.py --ckpt runs/{script}/g.pt" in first.out
+    (used,) = [line for line in first.out.splitlines() if line.startswith("cpu, ")]
+    for text in ("float", " lr ", "; average 0.99", "Adam" if family[-1] != "transpose" else ""):
+        assert text in used
+    assert f"next: python perturb.py --ckpt runs/{script}/g.pt" in first.out
 
     # the same command: a folder of its own, the same bytes
     assert type_in(*small(family)).code == 0
@@ -79,11 +82,12 @@ def test_a_run_is_complete_repeatable_and_resumable(family, type_in):
     assert Path("other", "losses.csv").read_bytes() != (whole / "losses.csv").read_bytes()
 
     # stopped after one epoch and resumed: the same bytes as never stopped
-    assert type_in(*small(family, "--epochs", "1", "--out", "halves")).code == 0
-    resumed = type_in(script, "--resume", "halves", "--epochs", "2")
+    assert type_in(*small(family, "--epochs", "1")).code == 0
+    resumed = type_in(script, "--resume", "--epochs", "2")
     assert resumed.code == 0 and "epoch 2/2" in resumed.out and "epoch 1/2" not in resumed.out
     for name in ("g.pt", "losses.csv", "progress.png"):
-        assert Path("halves", name).read_bytes() == (whole / name).read_bytes(), name
+        halves = Path("runs", f"{script}-3", name)
+        assert halves.read_bytes() == (whole / name).read_bytes(), name
 
 
 def test_resume_finds_the_newest_run_and_shifts_the_milestones(type_in):
@@ -91,20 +95,67 @@ def test_resume_finds_the_newest_run_and_shifts_the_milestones(type_in):
     type_in(*small(["gan_mlp"], "--epochs", "4"))
     type_in(*small(["gan_cnn", "--arch", "tiny"], "--epochs", "1"))  # newer, but not this script's
     result = type_in("gan_mlp", "--resume", "--epochs", "8")
-    assert result.code == 0 and "epoch 5; results go to runs/gan_mlp-2" in result.out
+    assert result.code == 0 and "finished: runs/gan_mlp-2" in result.out
     drawn = {path.name for path in Path("runs/gan_mlp-2/samples").iterdir()}
     assert drawn == {f"epoch_00{epoch}.png" for epoch in (0, 1, 2, 3, 4, 6, 8)}
     assert len(read("runs/gan_mlp-2")) == 8 * 6
 
 
-def test_resume_of_a_finished_run_draws_its_figures_anew(type_in):
+def test_resume_of_a_finished_run_says_so_and_stops(type_in):
     type_in(*small(["gan_mlp"]))
-    before = Path("runs/gan_mlp/g.pt").read_bytes()
-    Path("runs/gan_mlp/progress.png").unlink()
+    before = tree("runs")
     result = type_in("gan_mlp", "--resume", "runs/gan_mlp/ckpt.pt")
-    assert result.code == 0 and "give --epochs more" in result.out
-    assert Path("runs/gan_mlp/progress.png").exists()
-    assert Path("runs/gan_mlp/g.pt").read_bytes() == before
+    assert result.code == 2 and "has its 2 epochs" in result.err
+    assert tree("runs") == before
+
+
+def test_a_checkpoint_without_an_option_that_was_added_since(type_in):
+    type_in(*small(["gan_mlp"], "--epochs", "1"))
+    checkpoint = torch.load("runs/gan_mlp/ckpt.pt")
+    del checkpoint["args"]["r1"]
+    torch.save(checkpoint, "runs/gan_mlp/ckpt.pt")
+    assert type_in("gan_mlp", "--resume", "--epochs", "2").code == 0
+    assert torch.load("runs/gan_mlp/ckpt.pt")["args"]["r1"] == 0
+
+
+def test_losses_that_were_lost_are_told(type_in):
+    type_in(*small(["gan_mlp"], "--epochs", "2"))
+    table = Path("runs/gan_mlp/losses.csv")
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:9]))
+    result = type_in("gan_mlp", "--resume", "--epochs", "3")
+    assert result.code == 0 and "losses.csv has lost lines: 8 of 12" in result.out
+
+
+def test_a_discriminator_that_is_never_wrong(type_in):
+    said = "G learns nothing any more"
+    line = ["gan_mlp", "--dataset", "sample", "--epochs", "2"]
+    assert said in type_in(*line, "--lr", "100").out
+    assert said not in type_in(*line).out
+
+
+def test_precision_is_kept(type_in):
+    for out, kept in (("bf16", True), ("no-bf16", False)):
+        assert type_in(*small(["gan_cnn", "--arch", "tiny"], f"--{out}", "--out", out)).code == 0
+        assert torch.load(Path(out, "ckpt.pt"))["args"]["bf16"] is kept
+    assert not np.array_equal(columns("bf16"), columns("no-bf16"))
+    refused = type_in("gan_cnn", "--resume", "bf16", "--no-bf16", "--epochs", "4")
+    assert refused.code == 2 and "does not fit" in refused.err
+
+
+def test_the_average_by_hand(type_in):
+    """--ema 0 is the newest weights; else each step moves the mean by its share."""
+    for ema, same in (("0", True), ("0.999", False)):
+        assert type_in(*small(["dcgan"], "--ema", ema, "--out", ema)).code == 0
+        drawn = torch.load(Path(ema, "g.pt"))["state_dict"]
+        newest = torch.load(Path(ema, "ckpt.pt"))["G"]
+        floats = [name for name in newest if newest[name].is_floating_point()]
+        assert all(torch.equal(drawn[name], newest[name]) for name in floats) == same
+    # epochs of one step: after the first the mean is the newest, then 10/11 of the way to it
+    line = ["gan_mlp", "--data-dir", "../data", "--batch-size", "100", "--epochs"]
+    assert type_in(*line, "1", "--out", "one").code == type_in(*line, "2", "--out", "two").code == 0
+    first, second = (torch.load(f"{out}/ckpt.pt")["G"]["fc1.weight"] for out in ("one", "two"))
+    mean = torch.load("two/g.pt")["state_dict"]["fc1.weight"]
+    torch.testing.assert_close(mean, first.lerp(second, 10 / 11))
 
 
 def test_resume_forgets_the_rows_of_an_epoch_that_was_cut_off(type_in):
@@ -138,12 +189,13 @@ def test_samples_and_real_images_are_drawn_in_the_right_greys(type_in):
     picture = matplotlib.image.imread("runs/gan_mlp/real_vs_fake.png")
     assert 0 in picture and np.isclose(picture, 96 / 255, atol=0.01).any()
     sheet = matplotlib.image.imread("runs/gan_mlp/samples/epoch_002.png")
-    assert sheet.ndim == 2 and sheet.shape == (8 * 30 * 3, 8 * 30 * 3)
+    assert sheet.shape == ((8 * 29 + 1) * 3, (8 * 29 + 1) * 3)
     G, _ = load_generator(Path("runs/gan_mlp/g.pt"))
-    z = torch.randn(64, 100, generator=torch.Generator().manual_seed(stream(0, -1)))
+    torch.manual_seed(0)
+    gan_mlp.BasicGenerator(), gan_mlp.BasicDiscriminator()  # drawn before the run's own z
     with torch.no_grad():
-        grey = (G(z)[9, 0] + 1) / 2  # the second of the second row
-    tile = sheet[90:180, 90:180].reshape(30, 3, 30, 3).mean((1, 3))[1:-1, 1:-1]
+        grey = (G(torch.randn(64, 100))[9, 0] + 1) / 2  # the second of the second row
+    tile = sheet[87:177, 87:177].reshape(30, 3, 30, 3).mean((1, 3))[1:-1, 1:-1]
     np.testing.assert_allclose(tile, grey, atol=1 / 255)
 
 
@@ -153,15 +205,12 @@ def test_tensorboard_only_when_asked_for(type_in):
     type_in(*small(["gan_mlp"], "--tensorboard", "--epochs", "1"))
     type_in("gan_mlp", "--resume", "--epochs", "2")
     events = EventAccumulator("runs/gan_mlp/tensorboard").Reload()
-    assert set(events.Tags()["scalars"]) == {f"GAN/{n}" for n in read("runs/gan_mlp")[0]} - {
-        "GAN/epoch",
-        "GAN/step",
-    }
-    values = [event.value for event in events.Scalars("GAN/loss_D")]
+    assert set(events.Tags()["scalars"]) == set(read("runs/gan_mlp")[0]) - {"epoch", "step"}
+    values = [event.value for event in events.Scalars("loss_D")]
     np.testing.assert_allclose(
         values, [float(r["loss_D"]) for r in read("runs/gan_mlp")], rtol=1e-5
     )
-    assert events.Tags()["images"] == ["GAN/samples"]
+    assert events.Tags()["images"] == ["samples"]
     code = "import sys, gan_mlp; sys.exit('tensorboard' in sys.modules)"
     assert subprocess.call([sys.executable, "-c", code], cwd=HERE) == 0
 
@@ -173,7 +222,7 @@ def test_as_from_a_shell_without_a_terminal(home):
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
-    assert lines[0].startswith("data: 10,000 images of sample from ")
+    assert lines[0].startswith("10,000 images of sample from ")
     epochs = [line for line in lines if line.startswith("epoch ")]
     assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert all(word in epochs[0] for word in ("loss_D", "loss_G", "D(x)", "D(G(z))", " s"))
