@@ -2,13 +2,15 @@
 
     python benchmarks/quality.py runs/dcgan/g.pt runs/gan_mlp/g.pt
     python benchmarks/quality.py --train                   # trains every network first: quality.md
-    python benchmarks/quality.py --train --seeds 0 1 2
+    python benchmarks/quality.py --train --seeds 0 1 2 --only wgan dcgan  # a part of them
 
 10,000 generated images are compared with Fashion-MNIST's 10,000 test images, which no training
 has seen, in the features of a small classifier that this script trains on the 60,000 training
 images: once, with a fixed seed; it is kept in runs/quality-classifier.pt.
 
 FD          Frechet distance of the two clouds of features, taken for Gaussians: lower is better
+FD 2        the same in the features of a classifier of another shape (another scale, too): what is
+            better by both is not better in the eyes of one network alone
 precision   share of generated images that lie among the real ones (k = 3 neighbours): fidelity
 recall      share of real images that lie among the generated ones: diversity
 classes     how many kinds of garments there are, exp(entropy) of the classes predicted: at most 10
@@ -21,13 +23,16 @@ saturated   share of pixels within 1 % of black or white
 The features are this classifier's, so its numbers stand beside each other, and not beside the
 FIDs of papers, which use the features of an Inception network trained on photographs.
 
---train also draws docs/contact.png, all generators at the same z, and docs/time.png, the Frechet
-distance against the time trained. It trains the MLPs with all the seeds, the others, which take
-longer, with the first. What it trained stays in runs/quality-20, and is not trained again.
+--train trains every network with all the seeds, and the MLPs as most tutorials train them, too.
+It also draws docs/contact.png, all generators at the same z, and docs/time.png, the Frechet
+distance against the time trained. What it trained stays in runs/quality-20, and is not trained
+again; with --only NAME... it does the commands that contain one of the names, and draws nothing.
 """
 
+import argparse
 import gzip
 import math
+import re
 import shutil
 import statistics
 import subprocess
@@ -45,7 +50,6 @@ sys.path.insert(0, str(HERE.parent))
 import common
 import perturb
 
-CLASSIFIER = Path("runs", "quality-classifier.pt")
 COUNT = 10_000
 # Every network of the project, as a command line.
 FAMILIES = [
@@ -63,8 +67,10 @@ FAMILIES = [
 ]
 # What the common tutorials train: Adam as it comes, the newest weights for sampling.
 TUTORIAL = "--lr 2e-4 --beta1 0.9 --ema 0"
+TUTORIALS = [f"{family} {TUTORIAL}" for family in FAMILIES[:3]]
 COLUMNS = {  # and how many digits each has
     "FD": 1,
+    "FD 2": 1,
     "precision": 2,
     "recall": 2,
     "classes": 1,
@@ -76,15 +82,11 @@ COLUMNS = {  # and how many digits each has
 
 
 # ---- data and classifier
-
-
 def read(part, data_dir):
     """Images in [-1, 1] and labels of Fashion-MNIST: part is train or t10k."""
     train = common.find_images("fashion-mnist", data_dir)
     if not train:
-        raise common.UserError(
-            "the whole Fashion-MNIST is needed: run a script once to download it"
-        )
+        raise common.Mistake("Fashion-MNIST is needed: run a script once to download it")
     images = train.with_name(train.name.replace("train", part))
     labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
     with (gzip.open if labels.suffix == ".gz" else open)(labels, "rb") as file:
@@ -92,36 +94,46 @@ def read(part, data_dir):
     return common.read_idx(images).float() / 127.5 - 1, classes
 
 
+def block(inputs, outputs, *pool):
+    return [nn.Conv2d(inputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.ReLU(), *pool]
+
+
 class Classifier(nn.Module):
-    """A small convolutional network; what it computes before its last layer are the features."""
+    """A small convolutional network; what it computes before its last layer are the features.
 
-    def __init__(self):
+    The second is deeper and wider, and its features are means over the picture: they know no places.
+    """
+
+    def __init__(self, second=False):
         super().__init__()
-
-        def block(inputs, outputs):
-            return [nn.Conv2d(inputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs), nn.ReLU()]
-
-        self.features = nn.Sequential(
-            *block(1, 32),
-            nn.MaxPool2d(2),
-            *block(32, 64),
-            *block(64, 64),
-            nn.MaxPool2d(2),
-            nn.Flatten(),
-            nn.Dropout(0.3),
-            nn.Linear(64 * 7 * 7, 128),
-            nn.ReLU(),
-        )
-        self.last = nn.Linear(128, 10)
+        if second:
+            self.features = nn.Sequential(
+                *block(1, 48, nn.AvgPool2d(2)),
+                *block(48, 96, nn.AvgPool2d(2)),
+                *block(96, 192, nn.AvgPool2d(2)),
+                *block(192, 256, nn.AdaptiveAvgPool2d(1)),
+                nn.Flatten(),
+            )
+        else:
+            self.features = nn.Sequential(
+                *block(1, 32, nn.MaxPool2d(2)),
+                *block(32, 64),
+                *block(64, 64, nn.MaxPool2d(2)),
+                nn.Flatten(),
+                nn.Dropout(0.3),
+                nn.Linear(64 * 7 * 7, 128),
+                nn.ReLU(),
+            )
+        self.last = nn.Linear(256 if second else 128, 10)
 
     def forward(self, x):
         return self.last(self.features(x))
 
 
-def train_classifier(data_dir, device, epochs=6, batch=128):
+def train_classifier(second, data_dir, device, epochs=6, batch=128):
     images, classes = read("train", data_dir)
-    torch.manual_seed(0)
-    net = Classifier().to(device, memory_format=torch.channels_last)
+    torch.manual_seed(int(second))
+    net = Classifier(second).to(device, memory_format=torch.channels_last)
     steps = epochs * (len(images) // batch)
     optimizer = torch.optim.Adam(net.parameters(), weight_decay=1e-5, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
@@ -136,23 +148,22 @@ def train_classifier(data_dir, device, epochs=6, batch=128):
             optimizer.step()
             schedule.step()
         print(f"classifier: epoch {epoch}/{epochs}, loss {loss.item():.3f}", flush=True)
-    return net.eval()
+    return net
 
 
-def load_classifier(data_dir, device):
-    """The classifier, trained now if it was not before, and its share of right answers."""
-    net = Classifier()
-    if CLASSIFIER.exists():
-        net.load_state_dict(torch.load(CLASSIFIER, map_location="cpu", weights_only=True))
-        net.to(device).eval()
-    else:
-        net = train_classifier(data_dir, device)
-        CLASSIFIER.parent.mkdir(exist_ok=True)
-        common.save(CLASSIFIER, net.state_dict())
+def load_classifier(second, data_dir, device):
+    """A classifier, trained now if it was not before, and its share of right answers."""
+    path = Path("runs", "quality-classifier-2.pt" if second else "quality-classifier.pt")
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        common.save(path, train_classifier(second, data_dir, device).state_dict())
+    net = Classifier(second)
+    net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    net.to(device).eval()
     images, classes = read("t10k", data_dir)
     right = (describe(net, images)[1] == classes).float().mean().item()
     if right < 0.92:
-        raise common.UserError(f"{CLASSIFIER} is right in {right:.1%} only: delete it, try again")
+        raise common.Mistake(f"{path} is right in {right:.1%} only: delete it, try again")
     return net, right
 
 
@@ -165,8 +176,6 @@ def describe(net, images):
 
 
 # ---- the numbers
-
-
 def frechet(a, b):
     """|mean a - mean b|^2 + trace(cov a + cov b - 2 (cov a cov b)^(1/2))."""
     a, b = a.double(), b.double()
@@ -199,20 +208,6 @@ def sharpness(images):
     return (across + down).item()
 
 
-def judge(net, real, images):
-    """FD, precision, recall and classes of images, beside the features of the real ones."""
-    features, classes = describe(net, images)
-    return {
-        "FD": frechet(features, real),
-        "precision": coverage(features, real),
-        "recall": coverage(real, features),
-        "classes": effective_classes(classes),
-        "brightness": (images.mean().item() + 1) * 127.5,
-        "sharpness": sharpness(images),
-        "saturated": (images.abs() > 0.99).float().mean().item(),
-    }
-
-
 @torch.inference_mode()
 def draw(G, z):
     return torch.cat([G(part) for part in z.split(500)]).clamp(-1, 1)
@@ -226,23 +221,47 @@ def kept(net, G, z_dim, value=5, count=1000):
     """The share of images whose predicted class survives one entry of z being set to value."""
     z = noise(z_dim, count)
     before, stays = describe(net, draw(G, z))[1], []
-    for position in common.spread(z_dim):
+    for position in perturb.spread(z_dim):
         changed = z.clone()
         changed[:, position] = value
         stays.append((describe(net, draw(G, changed))[1] == before).float().mean().item())
     return statistics.mean(stays)
 
 
-def judge_generator(net, real, path):
-    G, saved = perturb.load_generator(path)
-    z_dim = saved["z_dim"]
-    row = judge(net, real, draw(G, noise(z_dim)))
-    return row | {"kept": kept(net, G, z_dim)}, saved
+class Judge:
+    """Knows the real images, and compares others with them."""
+
+    def __init__(self, net, second, real):
+        self.net, self.features = net, describe(net, real)[0]
+        self.second, self.second_features = second, describe(second, real)[0]
+        self.sharpness = sharpness(real)
+
+    def images(self, images):
+        features, classes = describe(self.net, images)
+        return {
+            "FD": frechet(features, self.features),
+            "FD 2": frechet(describe(self.second, images)[0], self.second_features),
+            "precision": coverage(features, self.features),
+            "recall": coverage(self.features, features),
+            "classes": effective_classes(classes),
+            "brightness": (images.mean().item() + 1) * 127.5,
+            "sharpness": sharpness(images) / self.sharpness,
+            "saturated": (images.abs() > 0.99).float().mean().item(),
+        }
+
+    def generator(self, path):
+        """What is found about a g.pt, and what is saved in it."""
+        G, saved = perturb.load_generator(path)
+        row = self.images(draw(G, noise(saved["z_dim"])))
+        return row | {"kept": kept(self.net, G, saved["z_dim"])}, saved
+
+    def distance(self, path):
+        """The FD alone, which is much faster."""
+        G, saved = perturb.load_generator(path)
+        return frechet(describe(self.net, draw(G, noise(saved["z_dim"])))[0], self.features)
 
 
 # ---- training
-
-
 def name_of(family):
     script, *options = family.split()
     return "-".join([script, *(word.strip("-") for word in options if word != "--arch")])
@@ -255,36 +274,40 @@ def stages(epochs):
 
 def train(family, seed, args):
     """A network, as a user would train it, with a copy of g.pt kept at each stage."""
-    script, *options = family.split()
     out = Path("runs", f"quality-{args.epochs}", f"{name_of(family)}-seed{seed}")
+    out.parent.mkdir(parents=True, exist_ok=True)
     for stage in stages(args.epochs):
-        if (out / f"g-{stage:03d}.pt").exists():
-            continue
-        command = [sys.executable, HERE.parent / f"{script}.py", "--epochs", stage]
-        command += ["--data-dir", args.data_dir, "--device", args.device]
-        if (out / "ckpt.pt").exists():
-            command += ["--resume", out]
-        else:
-            command += [*options, "--dataset", "fashion-mnist", "--seed", seed, "--out", out]
-        print(f"{out}: to epoch {stage}", file=sys.stderr, flush=True)
-        if subprocess.call(list(map(str, command)), stdout=subprocess.DEVNULL):
-            raise common.UserError(f"{out} could not be trained")
-        shutil.copy(out / "g.pt", out / f"g-{stage:03d}.pt")
+        if not (out / f"g-{stage:03d}.pt").exists():
+            train_until(stage, family, seed, out, args)
+            shutil.copy(out / "g.pt", out / f"g-{stage:03d}.pt")
     return out
 
 
-def seconds_per_epoch(name):
-    """As benchmarks/speed.py measured it, with the default of --bf16."""
-    for line in (HERE / "speed.md").read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) == 12 and cells[0] in (name, name.partition("-")[2]):
-            return min(float(cell) for cell in (cells[2], cells[6]) if cell != "-")
-    raise common.UserError(f"{name} is not in {HERE / 'speed.md'}: run benchmarks/speed.py first")
+def train_until(stage, family, seed, out, args):
+    script, *options = family.split()
+    command = [sys.executable, HERE.parent / f"{script}.py", "--epochs", stage]
+    command += ["--device", args.device]
+    command += ["--data-dir", args.data_dir] if args.data_dir else []
+    if not (out / "ckpt.pt").exists():
+        command += [*options, "--dataset", "fashion-mnist", "--seed", seed, "--out", out]
+    elif common.load(out / "ckpt.pt")["epoch"] < stage:
+        command += ["--resume", out]
+    else:
+        return  # it was stopped just before the copy
+    print(f"{out}: to epoch {stage}", file=sys.stderr, flush=True)
+    with open(f"{out}.log", "a") as log:  # beside its folder, which must be empty at first
+        if subprocess.call(list(map(str, command)), stdout=log):
+            raise common.Mistake(f"{out} could not be trained")
+
+
+def seconds_until(out, stage):
+    """How long the epochs until then took, as the script printed it, so without its start."""
+    log = Path(f"{out}.log").read_text()
+    found = re.findall(r"^epoch (\d+)/.* ([\d.]+) s$", log, re.MULTILINE)
+    return sum(float(took) for epoch, took in dict(found).items() if int(epoch) <= stage)
 
 
 # ---- the table and the pictures
-
-
 def references(data_dir):
     """What the numbers are for images that are good, or bad in a known way."""
     images, classes = read("train", data_dir)
@@ -294,58 +317,36 @@ def references(data_dir):
     yield "one class alone (trousers)", images[classes == 1].repeat(2, 1, 1, 1)[:COUNT]
 
 
-class Table:
-    """Printed line by line, and saved in the end."""
-
-    def __init__(self, path, title, real_sharpness):
-        self.path, self.real_sharpness = path, real_sharpness
-        self.lines = []
-        self.line(title)
-        self.line("")
-        self.line(f"| run | epochs | seeds | {' | '.join(COLUMNS)} |")
-        self.line("|---" * (3 + len(COLUMNS)) + "|")
-
-    def line(self, text):
-        self.lines.append(text)
-        print(text, flush=True)
-
-    def row(self, name, epochs, seeds, found):
-        """A row for what was found for each seed: means, and how far the seeds spread."""
-        cells = []
-        for column, digits in COLUMNS.items():
-            values = [row[column] for row in found if column in row]
-            if column == "sharpness":
-                values = [value / self.real_sharpness for value in values]
-            cell = f"{statistics.mean(values):.{digits}f}" if values else ""
-            if len(values) > 1:
-                cell += f" ± {statistics.stdev(values):.{digits}f}"
-            cells.append(cell)
-        self.line(f"| {name} | {epochs} | {seeds} | {' | '.join(cells)} |")
-
-    def save(self):
-        common.write(self.path, ("\n".join(self.lines) + "\n").encode())
+def table_row(name, epochs, seeds, found):
+    """A row for what was found for each seed: means, and how far the seeds spread."""
+    cells = [str(name), str(epochs), str(seeds)]
+    for column, digits in COLUMNS.items():
+        values = [row[column] for row in found if column in row]
+        cell = f"{statistics.mean(values):.{digits}f}" if values else ""
+        if len(values) > 1:
+            cell += f" ± {statistics.stdev(values):.{digits}f}"
+        cells.append(cell)
+    return f"| {' | '.join(cells)} |"
 
 
 def draw_contact(runs, real):
     """A row of images for each run, all of the same z."""
-    rows = [
-        real[:12],
-        *(draw(perturb.load_generator(out / "g.pt")[0], noise(100, 12)) for out in runs),
-    ]
+    generators = [perturb.load_generator(out / "g.pt")[0] for out in runs]
+    rows = [real[:12], *(draw(G, noise(100, 12)) for G in generators)]
     labels = ["real", *(out.name.rpartition("-seed")[0] for out in runs)]
     sheet = common.grid(torch.cat(rows), 12, zoom=2)
     common.save_sheet(DOCS / "contact.png", sheet, rows=labels, fontsize=10)
 
 
-def draw_time(distances):
+def draw_time(runs, judge, epochs):
     """Frechet distance against training time, for each run a curve through its stages."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
-    for index, (out, found) in enumerate(distances.items()):
-        label = out.name.rpartition("-seed")[0]
-        times = [seconds_per_epoch(label) * stage for stage, _ in found]
+    for index, out in enumerate(runs):
+        times = [seconds_until(out, stage) for stage in stages(epochs)]
+        distances = [judge.distance(out / f"g-{stage:03d}.pt") for stage in stages(epochs)]
         style = {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--"}
-        axes.loglog(times, [fd for _, fd in found], "o", label=label, **style)
+        axes.loglog(times, distances, "o", label=out.name.rpartition("-seed")[0], **style)
     axes.axvline(300, color="grey", linewidth=0.8)
     axes.text(300, axes.get_ylim()[1], " five minutes", va="top", color="grey")
     axes.set_xlabel("training time, s")
@@ -355,59 +356,57 @@ def draw_time(distances):
     common.save_png(DOCS / "time.png", figure)
 
 
+def table_lines(args, families):
+    """Train what is to be trained, and judge it all: the table, line by line."""
+    device = common.pick_device(args.device)
+    net, right = load_classifier(False, args.data_dir, device)
+    second, right_2 = load_classifier(True, args.data_dir, device)
+    yield f"Classifiers: {right:.1%} and {right_2:.1%} of the test images right."
+    yield ""
+    yield f"| run | epochs | seeds | {' | '.join(COLUMNS)} |"
+    yield "|---" * (3 + len(COLUMNS)) + "|"
+    real = read("t10k", args.data_dir)[0]
+    judge = Judge(net, second, real)
+    for name, images in references(args.data_dir):
+        yield table_row(name, "", "", [judge.images(images)])
+    for path in args.generators:
+        row, saved = judge.generator(path)
+        yield table_row(path.parent.name or path, saved["epoch"], saved["args"].get("seed"), [row])
+    runs = []  # the first seed's
+    for family in families:
+        outs = [train(family, seed, args) for seed in args.seeds]
+        found = [judge.generator(out / f"g-{args.epochs:03d}.pt")[0] for out in outs]
+        yield table_row(family, args.epochs, " ".join(map(str, args.seeds)), found)
+        runs += outs[:1] * (family in FAMILIES)
+    if args.train and not args.only:
+        draw_contact(runs, real)
+        draw_time(runs, judge, args.epochs)
+
+
 def main():
-    parser, number = common.Parser(__doc__), common.number
+    plain, number = argparse.RawDescriptionHelpFormatter, common.number
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("generators", nargs="*", type=Path, help="g.pt files")
     parser.add_argument("--train", action="store_true", help="train every network first")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="with --train: a part of them")
     parser.add_argument("--epochs", type=number(int, 1), default=20, help="with --train (20)")
     parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0], help="(0)")
-    parser.add_argument("--data-dir", type=Path, default=common.DATA)
-    parser.add_argument("--device", default="auto")
+    parser.add_argument("--data-dir", type=Path, help="as of the scripts")
+    parser.add_argument("--device", default="auto", help="as of the scripts")
     parser.add_argument("--out", type=Path, help="the table (with --train: benchmarks/quality.md)")
     args = parser.parse_args()
-    args.out = args.out or (HERE / "quality.md" if args.train else None)
-    if not args.train and not args.generators:
-        parser.error("name g.pt files, or --train")
-    device = common.pick_device(args.device)
-    net, right = load_classifier(args.data_dir, device)
-    test_images = read("t10k", args.data_dir)[0]
-    real, _ = describe(net, test_images)
-    table = Table(
-        args.out, f"Classifier: {right:.1%} of the test images right.", sharpness(test_images)
-    )
-    for name, images in references(args.data_dir):
-        table.row(name, "", "", [judge(net, real, images)])
-    for path in args.generators:
-        row, saved = judge_generator(net, real, path)
-        table.row(path.parent.name or path, saved["epoch"], saved["args"].get("seed"), [row])
-    if args.train:
-        judge_all(net, real, test_images, table, args)
-    if args.out:
-        table.save()
-
-
-def judge_all(net, real, test_images, table, args):
-    """Train and judge every network; and the MLPs as the common tutorials train them, too."""
-    distances = {}
-    tutorials = [f"{family} {TUTORIAL}" for family in FAMILIES[:3]]
-    for family in [*FAMILIES, *tutorials]:
-        seeds = args.seeds if family.startswith("gan_mlp") else args.seeds[:1]
-        outs = [train(family, seed, args) for seed in seeds]
-        last = f"g-{args.epochs:03d}.pt"
-        found = [judge_generator(net, real, out / last)[0] for out in outs]
-        table.row(" ".join(family.split()), args.epochs, " ".join(map(str, seeds)), found)
-        if family in FAMILIES:
-            distances[outs[0]] = [
-                (stage, frechet(describe(net, draw(load(outs[0], stage), noise(100)))[0], real))
-                for stage in stages(args.epochs)
-            ]
-    draw_contact(list(distances), test_images)
-    draw_time(distances)
-
-
-def load(out, stage):
-    return perturb.load_generator(out / f"g-{stage:03d}.pt")[0]
+    families = [*FAMILIES, *TUTORIALS] if args.train else []
+    families = [name for name in families if any(part in name for part in args.only or [""])]
+    if not families and not args.generators:
+        parser.error("name g.pt files, or --train, and with --only something of its commands")
+    lines = []
+    for line in table_lines(args, families):
+        lines.append(line)
+        print(line, flush=True)
+    out = args.out or (HERE / "quality.md" if args.train and not args.only else None)
+    if out:
+        common.write(out, ("\n".join(lines) + "\n").encode())
 
 
 if __name__ == "__main__":
-    common.run_main(main)
+    common.run(main)

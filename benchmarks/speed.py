@@ -1,27 +1,28 @@
 """How fast every script trains: the usual loop, the script's own, and the bare training step.
 
-    python benchmarks/speed.py                 # all networks: prints speed.md, draws speed.png
+    python benchmarks/speed.py                 # all networks: writes speed.md and speed.png
     python benchmarks/speed.py basic deep      # some of them
-    python benchmarks/speed.py --growth        # cost against data set and batch: growth.md, .png
+    python benchmarks/speed.py --against ../before  # this checkout's scripts and another's
 
 usual  a DataLoader with ToTensor and Normalize for each image, NCHW, Adam as it comes, an .item()
        for each loss of each step
-own    the script itself: its main() is called, and its epochs are timed from inside; in float32,
-       and in bfloat16 where the processor has instructions for it
+own    the script as a user types it, timed from outside by when its `epoch ...` lines arrive; in
+       float32, and in bfloat16 where the processor has instructions for it
 floor  the same training step, again and again on one batch that is there already
 
-Each measurement is a process of its own, so that peak memory is its own too, and nothing that one
-sets helps another. They take turns, because a machine's speed drifts, and the table shows medians.
-An epoch is counted as 60,000 images and one end of epoch (losses.csv, g.pt, ckpt.pt), however few
-images the measurement took.
+Each measurement is a process of its own, so that peak memory (of the process, not of a GPU) is its
+own too, and nothing that one sets helps another. They take turns, because a machine's speed
+drifts, and the table shows medians. An epoch is counted as 60,000 images and one end of epoch
+(losses.csv, g.pt, ckpt.pt), however few images the measurement took.
 """
 
 import argparse
-import contextlib
+import functools
 import importlib
-import io
 import itertools
-import json
+import math
+import os
+import re
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,6 @@ import tempfile
 import time
 from pathlib import Path
 
-BEGAN = time.perf_counter()
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
@@ -39,25 +39,48 @@ sys.path.insert(0, str(HERE.parent))
 import common
 
 EPOCH = 60_000
+FEW = 1280  # the fewest images that are whole batches in all scripts, wgan.py's 5 * 128 included
 # Every network of the project: the command, and how many images a measurement needs of it.
 CASES = {
-    "basic": ("gan_mlp --arch basic", EPOCH // 2),
-    "hidden": ("gan_mlp --arch hidden", EPOCH // 4),
-    "deep": ("gan_mlp --arch deep", EPOCH // 8),
-    "conv7": ("gan_cnn --arch conv7", 1280),
-    "conv4": ("gan_cnn --arch conv4", 1280),
-    "separable": ("gan_cnn --arch separable", 1280),
-    "tiny": ("gan_cnn --arch tiny", 5120),
-    "transpose": ("dcgan --arch transpose", 1280),
-    "upsample": ("dcgan --arch upsample", 1280),
-    "wgan": ("wgan", 1280),
-    "wgan-gp-10": ("wgan --gp 10", 1280),
+    "basic": ("gan_mlp --arch basic", 46 * FEW),
+    "hidden": ("gan_mlp --arch hidden", 46 * FEW),
+    "deep": ("gan_mlp --arch deep", 20 * FEW),
+    "conv7": ("gan_cnn --arch conv7", 4 * FEW),
+    "conv4": ("gan_cnn --arch conv4", 4 * FEW),
+    "separable": ("gan_cnn --arch separable", 4 * FEW),
+    "tiny": ("gan_cnn --arch tiny", 10 * FEW),
+    "transpose": ("dcgan --arch transpose", 6 * FEW),
+    "upsample": ("dcgan --arch upsample", 4 * FEW),
+    "wgan": ("wgan", 8 * FEW),
+    "wgan-gp-10": ("wgan --gp 10", 6 * FEW),
+}
+# The tables: a heading, and what is below it, made of seconds per epoch and megabytes.
+COLUMNS = {
+    "usual s/epoch": lambda s, MB: f"{s['usual']:.1f}",
+    "own s/epoch": lambda s, MB: f"{s['own']:.2f}",
+    "images/s": lambda s, MB: f"{EPOCH / s['own']:,.0f}",
+    "usual : own": lambda s, MB: f"{s['usual'] / s['own']:.2f}",
+    "floor : own": lambda s, MB: f"{s['floor'] / s['own']:.2f}",
+    "bf16 s/epoch": lambda s, MB: f"{s['own bf16']:.2f}",
+    "usual : bf16": lambda s, MB: f"{s['usual'] / s['own bf16']:.2f}",
+    "floor : bf16": lambda s, MB: f"{s['floor bf16'] / s['own bf16']:.2f}",
+    "MB usual": lambda s, MB: f"{MB['usual']:.0f}",
+    "own": lambda s, MB: f"{MB['own']:.0f}",
+    "bf16": lambda s, MB: f"{MB['own bf16']:.0f}",
+}
+AGAINST = {
+    "own s/epoch": lambda s, MB: f"{s['own']:.2f}",
+    "other's": lambda s, MB: f"{s['other']:.2f}",
+    "other : own": lambda s, MB: f"{s['other'] / s['own']:.3f}",
+    "bf16 s/epoch": lambda s, MB: f"{s['own bf16']:.2f}",
+    "other's bf16": lambda s, MB: f"{s['other bf16']:.2f}",
+    "other : own, bf16": lambda s, MB: f"{s['other bf16'] / s['own bf16']:.3f}",
+    "MB own": lambda s, MB: f"{MB['own']:.0f}",
+    "other": lambda s, MB: f"{MB['other']:.0f}",
 }
 
 
 # ---- the usual loop, as the common tutorials have it
-
-
 def usual_gan(G, D, device):
     opt_G = torch.optim.Adam(G.parameters(), lr=2e-4)
     opt_D = torch.optim.Adam(D.parameters(), lr=2e-4)
@@ -113,107 +136,132 @@ def usual_wgan(G, D, device, penalty=None):
     return epoch
 
 
-def usual(command, folder, device):
-    """Seconds for one pass of the usual loop over the folder's images."""
+def networks(command):
+    """The script's module, its options, and a new pair of the networks that the command names."""
+    script, *options = command.split()
+    module = importlib.import_module(script)
+    make_G, make_D = module.ARCHS[options[1] if options[:1] == ["--arch"] else "transpose"]
+    return module, options, make_G(), make_D()
+
+
+def run_usual(command, folder, device, bf16=False):
+    """One pass of the usual loop over the folder's images."""
     from torchvision import datasets, transforms  # which the scripts do without
 
     to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     data = datasets.FashionMNIST(folder, transform=to_tensor)
     loader = torch.utils.data.DataLoader(data, batch_size=128, shuffle=True, drop_last=True)
-    script, *options = command.split()
-    module = importlib.import_module(script)
-    arch = options[1] if options[:1] == ["--arch"] else "transpose"
-    G, D = (network().to(device) for network in module.ARCHS[arch])
-    if script == "wgan":
-        epoch = usual_wgan(G, D, device, module.gradient_penalty if options else None)
+    module, options, G, D = networks(command)
+    if module.__name__ == "wgan":
+        penalty = module.gradient_penalty if options else None
+        epoch = usual_wgan(G.to(device), D.to(device), device, penalty)
     else:
-        epoch = usual_gan(G, D, device)
+        epoch = usual_gan(G.to(device), D.to(device), device)
     epoch(itertools.islice(loader, 5))  # to warm up
-    began = time.perf_counter()
+    print("epoch 0", flush=True)
     epoch(loader)
-    return {"epoch": time.perf_counter() - began}
+    print("epoch 1", flush=True)
 
 
-# ---- the scripts
+# ---- the bare training step, as the scripts' main() prepares it
+def run_floor(command, folder, device, bf16):
+    """As many steps as an epoch over the folder's images has, all on one batch."""
+    device = common.pick_device(device)  # which tunes the memory's management, too
+    module, options, G, D = networks(command)
+    G.to(device, memory_format=torch.channels_last)  # which leaves what is no convolution alone
+    D.to(device, memory_format=torch.channels_last)
+    wgan, r1 = module.__name__ == "wgan", 1.0 if module.__name__ == "dcgan" else 0.0
+    gp, n_critic = (10.0, 2) if options[:1] == ["--gp"] else (0.0, 5 if wgan else 1)
+    adam = {"lr": 5e-4 if wgan else 1e-3, "betas": (0.0, 0.9) if wgan else (0.5, 0.999)}
+    make = functools.partial(torch.optim.Adam, **adam, fused=True)
+    if wgan and not gp:
+        make = functools.partial(torch.optim.RMSprop, lr=5e-5)
+    images = common.read_idx(common.find_images("fashion-mnist", folder)).to(device)
+    real = next(common.batches(images, n_critic * 128))
+    z = torch.randn(len(real), 100, device=device)
+    if wgan:
+        real, z = real.chunk(n_critic), z.chunk(n_critic)
+    more = {"gp": gp} if wgan else {"r1": r1}
+    step = functools.partial(module.train_step, G, D, make(G.parameters()), make(D.parameters()))
+    for count in (5, len(images) // (n_critic * 128)):  # the first to warm up
+        for _ in range(count):
+            losses = step(real, z, bf16, **more)
+        print("epoch", losses.tolist(), flush=True)  # which waits for a GPU
 
 
-class TimedRun(common.Run):
-    """A run that notes how long the steps of an epoch took, and how long its end."""
+# ---- measuring
+def watch(command, epochs=1):
+    """Run a command until it has printed that many `epoch ...` lines and one more: seconds from
+    line to line, and the most megabytes that it had."""
+    stamps, lines = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        process = subprocess.Popen(
+            [sys.executable, *map(str, command)],
+            cwd=folder,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        with process:
+            try:
+                while len(stamps) <= epochs and (line := process.stdout.readline()):
+                    lines.append(line)
+                    if line.startswith("epoch "):
+                        stamps.append(time.perf_counter())
+                memory = peak_memory(process.pid)
+            finally:
+                process.kill()
+    if len(stamps) <= epochs:
+        raise common.Mistake(f"{' '.join(map(str, command))} ended:\n{''.join(lines[-20:])}")
+    return (stamps[-1] - stamps[0]) / epochs, memory
 
-    def __enter__(self):
-        TimedRun.last, self.clock = self, time.perf_counter()
-        self.start_up = self.clock - BEGAN
-        return super().__enter__()
 
-    def draw_samples(self):
-        """Nothing: most epochs draw none."""
-
-    def finish(self):
-        """Nothing: that is after the last epoch."""
-
-    def end_epoch(self):
-        synchronize()
-        begun_end = time.perf_counter()
-        super().end_epoch()
-        self.took = begun_end - self.clock, time.perf_counter() - begun_end
-        self.clock = time.perf_counter()
+def peak_memory(process):
+    """MB at most, so far. Not from getrusage, which counts what its parent had before it, too."""
+    status = Path(f"/proc/{process}/status")
+    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.exists() else None
+    return int(found[1]) * 1024 / 1e6 if found else math.nan  # none but on Linux
 
 
-def synchronize():
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def apart(what, command, images, where, device, bf16=False):
+    """Seconds per epoch and MB of this file's run_usual or run_floor, in a process of its own."""
+    line = [__file__, "--apart", what, command, where / "many", "--device", device]
+    seconds, memory = watch(line + ["--bf16"] * bf16)
+    return seconds * EPOCH / images, memory
 
 
-def own(command, folder, device):
-    """Run the script for two epochs: seconds of the second's steps, its end, the start; floor."""
+def own(checkout, command, images, where, device, bf16=False):
+    """Seconds per epoch and MB of a checkout's script.
+
+    Few images and many tell an epoch's end, which any number of images has once, from its steps.
+    """
     script, *options = command.split()
-    steps = []  # the training step that the script made, with what it was called with
-    accelerate = common.accelerate
-
-    def noted(*arguments, **more):
-        step = accelerate(*arguments, **more)
-
-        def call(*batches):
-            steps[:] = [step, batches]
-            return step(*batches)
-
-        return call
-
-    common.Run, common.accelerate = TimedRun, noted
-    with tempfile.TemporaryDirectory() as out:
-        sys.argv = [f"{script}.py", *options, "--epochs", "2", "--device", device]
-        sys.argv += ["--data-dir", folder, "--out", out]
-        with contextlib.redirect_stdout(io.StringIO()):
-            importlib.import_module(script).main()
-    run, (step, batches) = TimedRun.last, steps
-    began = time.perf_counter()
-    for _ in range(run.steps):
-        step(*batches)
-    synchronize()
-    floor = time.perf_counter() - began
-    return {"epoch": run.took[0], "end": run.took[1], "start": run.start_up, "floor": floor}
+    line = [checkout / f"{script}.py", *options, *precision(checkout / f"{script}.py", bf16)]
+    # Of 1000 epochs the first quarter draws no pictures; after three it is stopped.
+    line += ["--device", device, "--epochs", 1000, "--data-dir"]
+    few, _ = watch([*line, where / "few"], epochs=2)
+    many, memory = watch([*line, where / "many"], epochs=2)
+    return few + (many - few) / (images - FEW) * (EPOCH - FEW), memory
 
 
-def peak_memory(device):
-    """MB at most, of this process, or of the GPU."""
-    if device.startswith("cuda"):
-        return torch.cuda.max_memory_allocated() / 1e6
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
-def apart(what, command, folder, device):
-    """A measurement in a process of its own."""
-    line = [sys.executable, __file__, "--apart", what, command, folder, "--device", device]
-    return json.loads(subprocess.check_output(line, text=True).splitlines()[-1])
+@functools.cache
+def precision(script, bf16):
+    """The options for it: older checkouts spell them --bf16 on and --bf16 off."""
+    told = subprocess.check_output([sys.executable, script, "--help"], text=True)
+    if "--no-bf16" in told:
+        return ["--bf16" if bf16 else "--no-bf16"]
+    return ["--bf16", "on" if bf16 else "off"]
 
 
 def prepare(folder, images):
     """The first images of Fashion-MNIST in torchvision's layout, for all to read."""
     raw = Path(folder, "FashionMNIST", "raw")
-    raw.mkdir(parents=True, exist_ok=True)
-    pixels = common.read_idx(common.find_images("fashion-mnist", common.DATA))[:images]
+    raw.mkdir(parents=True)
+    found = common.find_images("fashion-mnist")
+    if not found:
+        raise common.Mistake("Fashion-MNIST is needed: run a script once to download it")
+    pixels = common.read_idx(found)[:images]
     for kind, data in ("train", pixels), ("t10k", pixels[:1]):
         header = b"".join(n.to_bytes(4, "big") for n in (0x803, len(data), 28, 28))
         (raw / f"{kind}-images-idx3-ubyte").write_bytes(header + data.numpy().tobytes())
@@ -221,87 +269,80 @@ def prepare(folder, images):
         (raw / f"{kind}-labels-idx1-ubyte").write_bytes(labels)
 
 
-def median(measurements, name):
-    return statistics.median(measurement[name] for measurement in measurements)
-
-
-def machine(device):
-    return f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads"
-
-
-# ---- the table of speeds
-
-
-def kinds(device):
-    """What is measured: a name, the function, options to add to the script's command."""
-    found = {"usual": ("usual", ""), "own": ("own", " --bf16 off")}
-    if device != "cpu" or common.bf16_pays(torch.device("cpu"), torch.nn.Identity()):
-        found["bf16"] = ("own", " --bf16")
+def contenders(against, device):
+    """What takes turns: names, and functions that give seconds per epoch and MB."""
+    found = {"usual": functools.partial(apart, "usual")}
+    bf16 = device != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16", False)
+    for name, on in [("", False), (" bf16", True)][: 1 + bf16]:
+        found[f"own{name}"] = functools.partial(own, HERE.parent, bf16=on)
+        if against:
+            found[f"other{name}"] = functools.partial(own, against, bf16=on)
+        else:
+            found[f"floor{name}"] = functools.partial(apart, "floor", bf16=on)
+    if against:
+        del found["usual"]
     return found
 
 
-def measure(case, rounds, device):
-    """Medians of an epoch of 60,000 images for every kind, and peak memory."""
+def measure(case, args):
+    """The medians for every contender: seconds per epoch, and peak MB."""
     command, images = CASES[case]
-    scale, results = (EPOCH // 128) / (images // 128), {}
+    results = {name: [] for name in contenders(args.against, args.device)}
     with tempfile.TemporaryDirectory() as folder:
-        prepare(folder, images)
-        for _ in range(rounds):
-            for kind, (what, more) in kinds(device).items():
-                line = command if what == "usual" else command + more
-                results.setdefault(kind, []).append(apart(what, line, folder, device))
-    row = {}
-    for kind, found in results.items():
-        end = 0 if kind == "usual" else median(found, "end")
-        row[kind] = {"seconds": median(found, "epoch") * scale + end, "MB": median(found, "peak")}
-        if kind != "usual":
-            row[kind]["floor"] = median(found, "floor") * scale
-    return row
+        where = Path(folder)
+        prepare(where / "few", FEW)
+        prepare(where / "many", images)
+        for _ in range(args.rounds):
+            for name, contender in contenders(args.against, args.device).items():
+                results[name].append(contender(command, images, where, args.device))
+    medians = {name: map(statistics.median, zip(*found)) for name, found in results.items()}
+    seconds, memory = zip(*medians.values())
+    return dict(zip(medians, seconds)), dict(zip(medians, memory))
 
 
-def speed_table(cases, rounds, device):
-    lines = [f"{machine(device)}, batch 128, medians of {rounds}", ""]
-    head = "network, usual s/epoch, own s/epoch, images/s, usual : own, floor : own"
-    head += ", bf16 s/epoch, usual : bf16, floor : bf16, MB usual, own, bf16"
-    lines += ["| " + head.replace(", ", " | ") + " |", "|" + "---|" * 12]
-    print("\n".join(lines), flush=True)
-    rows = {}
-    for case in cases:
-        row = rows[case] = measure(case, rounds, device)
-        usual, own, bf16 = row["usual"], row["own"], row.get("bf16")
-        cells = [case, f"{usual['seconds']:.1f}", f"{own['seconds']:.2f}"]
-        cells += [f"{EPOCH / own['seconds']:,.0f}", f"{usual['seconds'] / own['seconds']:.2f}"]
-        cells += [f"{own['floor'] / own['seconds']:.2f}"]
-        if bf16:
-            cells += [f"{bf16['seconds']:.2f}", f"{usual['seconds'] / bf16['seconds']:.2f}"]
-            cells += [f"{bf16['floor'] / bf16['seconds']:.2f}"]
-        else:
-            cells += ["-"] * 3
-        cells += [f"{part['MB']:.0f}" if part else "-" for part in (usual, own, bf16)]
-        lines.append("| " + " | ".join(cells) + " |")
-        print(lines[-1], flush=True)
-    if len(rows) == len(CASES):
+# ---- the table and the picture
+def cell(column, row):
+    try:
+        return column(*row)
+    except KeyError:  # no bfloat16 on this machine
+        return "-"
+
+
+def tabulate(args):
+    """Print a row as soon as it is measured. The whole table, all networks, is kept."""
+    columns, rows, lines = AGAINST if args.against else COLUMNS, {}, []
+
+    def say(line):
+        lines.append(line)
+        print(line, flush=True)
+
+    threads = f"{torch.get_num_threads()} threads"
+    say(f"torch {torch.__version__}, {args.device}, {threads}, batch 128, medians of {args.rounds}")
+    say("")
+    say(f"| network | {' | '.join(columns)} |")
+    say("|" + "---|" * (1 + len(columns)))
+    for case in args.networks or CASES:
+        rows[case] = measure(case, args)
+        cells = [cell(column, rows[case]) for column in columns.values()]
+        say(f"| {case} | {' | '.join(cells)} |")
+    if len(rows) == len(CASES) and not args.against:
         common.write(HERE / "speed.md", ("\n".join(lines) + "\n").encode())
-        draw_speed(rows)
+        draw({case: seconds for case, (seconds, _) in rows.items()})
 
 
-def draw_speed(rows):
+def draw(rows):
     """Bars of images per second, as many times the usual loop's."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
-    for shift, (kind, colour, label) in enumerate(
-        [("own", "tab:blue", "float32"), ("bf16", "tab:orange", "bfloat16")]
-    ):
-        drawn = [row for row in rows.values() if kind in row]
-        if not drawn:
-            continue
-        times = [row["usual"]["seconds"] / row[kind]["seconds"] for row in drawn]
-        floor = [row["usual"]["seconds"] / row[kind]["floor"] for row in drawn]
-        at = [index + 0.4 * shift - 0.2 for index in range(len(drawn))]
+    kinds = [("", -0.2, "tab:blue", "float32"), (" bf16", 0.2, "tab:orange", "bfloat16")]
+    for kind, shift, colour, label in kinds:
+        drawn = [row for row in rows.values() if f"own{kind}" in row]
+        at = [index + shift for index in range(len(drawn))]
+        times = [row["usual"] / row[f"own{kind}"] for row in drawn]
+        floor = [row["usual"] / row[f"floor{kind}"] for row in drawn]
         bars = axes.bar(at, times, 0.38, color=colour, label=f"own, {label}")
         axes.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
-        marks = {"color": "black", "linestyle": "", "marker": "_", "markersize": 14}
-        axes.plot(at, floor, **marks, label="floor" if shift == 0 else None)
+        axes.plot(at, floor, "k_", markersize=14, label=None if kind else "floor")
     axes.axhline(1, color="grey", linewidth=1, label="the usual loop")
     axes.set_xticks(range(len(rows)), rows)
     axes.set_ylabel("speed, as multiples of the usual loop's")
@@ -309,79 +350,27 @@ def draw_speed(rows):
     common.save_png(HERE / "speed.png", figure)
 
 
-# ---- cost against size
-
-
-SIZES, BATCHES = (1_000, 3_000, 10_000, 30_000, 60_000), (32, 128, 512, 2048)
-GROWING = ("gan_mlp --arch basic", "gan_cnn --arch tiny")
-
-
-def growth_table(device):
-    """Seconds per epoch and peak memory against data set and batch; start and end of a run."""
-    lines = [machine(device), ""]
-    lines += ["| script | images | batch | s/epoch | ms/image | end s | start s | MB |"]
-    lines += ["|" + "---|" * 8]
-    print("\n".join(lines), flush=True)
-    found = []
-    for script in GROWING:
-        cases = [(size, 128) for size in SIZES] + [(12_288, batch) for batch in BATCHES]
-        for images, batch in cases:
-            with tempfile.TemporaryDirectory() as folder:
-                prepare(folder, images)
-                taken = apart("own", f"{script} --batch-size {batch}", folder, device)
-            seconds = taken["epoch"] + taken["end"]
-            found.append((script, images, batch, seconds, taken["peak"]))
-            cells = [script, f"{images:,}", batch, f"{seconds:.2f}"]
-            cells += [f"{1000 * taken['epoch'] / (images // batch * batch):.4f}"]
-            cells += [f"{taken['end']:.2f}", f"{taken['start']:.1f}", f"{taken['peak']:.0f}"]
-            lines.append("| " + " | ".join(map(str, cells)) + " |")
-            print(lines[-1], flush=True)
-    common.write(HERE / "growth.md", ("\n".join(lines) + "\n").encode())
-    draw_growth(found)
-
-
-def draw_growth(found):
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
-    panels = figure.subplots(2, 2, sharex="col")
-    for script, colour in zip(GROWING, ("tab:blue", "tab:orange")):
-        for column, fixed in enumerate((128, 12_288)):
-            mine = [row[1:] for row in found if row[0] == script and row[2 - column] == fixed]
-            rows = sorted(mine, key=lambda row: row[column])
-            sizes = [row[column] for row in rows]
-            panels[0, column].loglog(sizes, [row[2] for row in rows], "o-", color=colour)
-            memory = [row[3] for row in rows]
-            panels[1, column].semilogx(sizes, memory, "o-", color=colour, label=script)
-    panels[0, 0].set_ylabel("seconds per epoch")
-    panels[1, 0].set_ylabel("peak memory, MB")
-    panels[1, 0].set_xlabel("images in the data set (batch 128)")
-    panels[1, 1].set_xlabel("batch size (12,288 images)")
-    for axes in panels.flat:
-        axes.grid(alpha=0.3)
-    for axes in panels[1]:
-        axes.set_ylim(bottom=0)
-        axes.legend()
-    common.save_png(HERE / "growth.png", figure)
-
-
 def main():
-    parser = common.Parser(__doc__)
+    plain = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
     parser.add_argument("networks", nargs="*", help=f"default: all, {' '.join(CASES)}")
-    parser.add_argument("--growth", action="store_true", help="cost against size instead")
-    parser.add_argument("--rounds", type=common.number(int, 1), default=5, help="default: 5")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="of another checkout")
+    parser.add_argument("--rounds", type=common.number(int, 1), default=3, help="default: 3")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--apart", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.apart:
-        what, *where = args.apart
-        taken = (usual if what == "usual" else own)(*where, args.device)
-        print(json.dumps(taken | {"peak": peak_memory(args.device)}))
-    elif unknown := set(args.networks) - set(CASES):
+        what, command, folder = args.apart
+        run = {"usual": run_usual, "floor": run_floor}[what]
+        run(command, folder, args.device, args.bf16)
+        time.sleep(60)  # watch() looks how much memory it had, and stops it
+        return
+    if unknown := set(args.networks) - set(CASES):
         parser.error(f"no network is called {' '.join(unknown)}; there are {' '.join(CASES)}")
-    elif args.growth:
-        growth_table(args.device)
-    else:
-        speed_table(args.networks or list(CASES), args.rounds, args.device)
+    args.against = args.against and args.against.resolve()
+    tabulate(args)
 
 
 if __name__ == "__main__":
-    common.run_main(main)
+    common.run(main)
