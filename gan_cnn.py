@@ -278,15 +278,16 @@ def main():
             opt_G.load_state_dict(checkpoint["opt_G"])
             opt_D.load_state_dict(checkpoint["opt_D"])
     players = [G, D, opt_G, opt_D]
-    if common.WORLD > 1:  # by torchrun: every process takes its share of each batch
+    if common.WORLD > 1:  # under torchrun each process takes its share of a batch
         players[:2] = (DistributedDataParallel(net, broadcast_buffers=False) for net in (G, D))
-    share = slice(common.RANK, None, common.WORLD)
+    mine = slice(common.RANK, None, common.WORLD)  # of a batch
 
     print(G, D, sep="\n")
     print("{:,} parameters, {:,} multiply-adds for an image".format(*cost(args.arch)))
     how = f"Adam with lr {args.lr:g}, beta1 {args.beta1:g}; R1 {args.r1:g}; average {args.ema:g}"
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {how}")
     folder = common.run_folder(args, checkpoint, SCRIPT)
+    title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
     milestones = {round(args.epochs * part / 4) for part in range(5)}
 
     @torch.inference_mode()
@@ -306,19 +307,18 @@ def main():
             batches = common.batches(images, args.batch_size)
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
-                log(train_step(*players, real[share], z[share], args.bf16, args.r1))
-                newest_counts = max(1 - args.ema, 10 / (step + 9))  # more in the first steps
+                log(train_step(*players, real[mine], z[mine], args.bf16, args.r1))
+                # The newest weights count for 1 - ema in the mean, and for more in the first steps.
+                part = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
-                    mean.lerp_(newest, newest_counts)
+                    mean.lerp_(newest, part)
 
             means = log.end_epoch(epoch, G, D)
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
                 log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
             if epoch in milestones or epoch % (args.sample_every or args.epochs) == 0:
                 draw(epoch)
-                common.save_losses(
-                    folder, CURVES, f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
-                )
+                common.save_losses(folder, CURVES, title)
             about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
             about |= {"epoch": epoch, "args": vars(args)}
             common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})

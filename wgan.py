@@ -171,9 +171,8 @@ def main():
             opt_G.load_state_dict(checkpoint["opt_G"])
             opt_D.load_state_dict(checkpoint["opt_D"])
     players = [G, D, opt_G, opt_D]
-    if common.WORLD > 1:  # by torchrun: every process takes its share of each batch
+    if common.WORLD > 1:  # under torchrun each process takes its share of a batch
         players[:2] = (DistributedDataParallel(net, broadcast_buffers=False) for net in (G, D))
-    share = slice(common.RANK, None, common.WORLD)
 
     print(G, D, sep="\n")
     how = f"Adam, penalty {args.gp:g}" if args.gp else f"RMSprop, clipping at {args.clip:g}"
@@ -199,11 +198,12 @@ def main():
             batches = common.batches(images, per_step)
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(per_step, args.z_dim, device=device)
-                reals, zs = (x[share].chunk(args.n_critic) for x in (real, z))
+                reals, zs = (x[common.RANK :: common.WORLD].chunk(args.n_critic) for x in (real, z))
                 log(train_step(*players, reals, zs, args.bf16, args.clip, args.gp))
-                newest_counts = max(1 - args.ema, 10 / (step + 9))  # more in the first steps
+                # The newest weights count for 1 - ema in the mean, and for more in the first steps.
+                part = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
-                    mean.lerp_(newest, newest_counts)
+                    mean.lerp_(newest, part)
 
             log.end_epoch(epoch, G, D)
             if epoch in milestones or epoch % (args.sample_every or args.epochs) == 0:
