@@ -6,6 +6,7 @@ The slow ones run the scripts in processes of their own, again and again: `pytes
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,6 +80,8 @@ def test_killed_again_and_again(script, home):
                 assert torch.load(Path("run", name), weights_only=True)["epoch"] >= done
             done = torch.load("run/ckpt.pt", weights_only=True)["epoch"]
             line = [script, "--resume", "run"]
+        else:
+            shutil.rmtree("run")  # killed before its first checkpoint: it has to start again
     finish(*line)
     for name in ("g.pt", "losses.csv", "progress.png"):
         assert Path("run", name).read_bytes() == Path("unhurt", name).read_bytes(), name
