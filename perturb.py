@@ -18,6 +18,7 @@ import io
 import itertools
 import re
 import sys
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -97,7 +98,10 @@ def make_rows(args, z):
             changed = z.clone()  # a copy for every row, or each would keep the changes before it
             if args.add:
                 changed[:, position] += value
-                yield f"z[{position}] {'-' if value < 0 else '+'} {abs(value):g}", changed
+                yield (
+                    f"z[{position}] {'-' if value < 0 else '+'} {abs(value):g}",
+                    changed,
+                )
             else:
                 changed[:, position] = value
                 yield f"z[{position}] = {value:g}", changed
@@ -171,64 +175,59 @@ def show(seed, lines, names, table):
 
 
 def live(G, z, positions):
-    """A window in which sliders change the entries of z. Returns them: they live while kept."""
-    figure = plt.figure(figsize=(11, 3.2 + 0.3 * len(positions)))
-    top = 0.3 * (len(positions) + 3) / (3.2 + 0.3 * len(positions))
-    axes = figure.add_axes((0.02, top, 0.96, 0.9 - top))
-    axes.set_axis_off()
-    below = figure.text(0.5, top - 0.02, "", ha="center", va="top")
-    now = {"start": z, "z": z.clone(), "chosen": slice(None)}
-
-    def draw(z):
-        with torch.inference_mode():
-            return G(z)
+    """A window in which sliders change entries of z. Returns its widgets: they live while kept."""
+    rows = [["images"] * 2, *([position] * 2 for position in positions)]
+    rows += [["scale"] * 2, ["new z", "back"]]
+    height = {"height_ratios": [8] + [1] * (len(rows) - 1), "figsize": (11, 2.5 + 0.3 * len(rows))}
+    figure, axes = plt.subplot_mosaic(rows, layout="constrained", **height)
+    before, now = z.clone(), z.clone()
+    chosen = slice(None)  # the samples that the sliders move
+    top = axes["images"]
+    top.set(xticks=[], yticks=[])
+    picture = top.imshow(common.grid(G(z).detach(), len(z), zoom=1), "gray", vmin=0, vmax=255)
 
     def redraw(_=None):
-        images = draw(now["z"] * widgets["scale"].val)
-        picture.set_data(common.grid(images, len(z), zoom=1))
-        table = measure(torch.stack([draw(now["start"]), images]))
-        below.set_text("   ".join(f"{name} {values[1]:.1f}" for name, values in table.items()))
-        which = "all samples" if now["chosen"] == slice(None) else f"sample {now['chosen'] + 1}"
-        axes.set_title(f"the sliders move {which} (click on one, or beside them for all)")
+        with torch.inference_mode():
+            images = torch.stack([G(before), G(now * scale.val)])
+        picture.set_data(common.grid(images[1], len(z), zoom=1))
+        top.set_xlabel("   ".join(f"{name} {row[1]:.1f}" for name, row in measure(images).items()))
+        which = "all samples" if chosen == slice(None) else f"sample {chosen + 1}"
+        top.set_title(f"the sliders move {which} (click on one, or beside them for all)")
         figure.canvas.draw_idle()
 
     def move(position, value):
-        now["z"][now["chosen"], position] = value
+        now[chosen, position] = value
         redraw()
 
-    def start(z):
-        now.update(start=z, z=z.clone())
-        for name, slider in widgets.items():
-            if isinstance(slider, Slider):
-                slider.eventson = False  # set all of them, then draw once
-                slider.set_val(1 if name == "scale" else z[:, name].mean().item())
-                slider.eventson = True
+    def back(_):
+        for position, slider in sliders.items():
+            slider.set_val(before[:, position].mean().item())
+        scale.set_val(1)
+        now.copy_(before)  # after the sliders, which have just written their means into it
         redraw()
 
-    def click(event):
-        if event.inaxes not in {slider.ax for slider in widgets.values()}:
-            column = (
-                int(event.xdata * len(z) / picture.get_size()[1]) if event.inaxes == axes else -1
-            )
-            now["chosen"] = column if 0 <= column < len(z) else slice(None)
+    def new_z(_):
+        before.normal_()
+        back(_)
+
+    def choose(event):
+        nonlocal chosen
+        if event.inaxes in (top, None):
+            width = picture.get_size()[1]
+            chosen = int(event.xdata * len(z) / width) if event.inaxes else slice(None)
             redraw()
 
-    picture = axes.imshow(common.grid(draw(z), len(z), zoom=1), cmap="gray", vmin=0, vmax=255)
-    height, widgets = top / (len(positions) + 3), {}
-    for row, position in enumerate(positions, 1):
-        place = figure.add_axes((0.1, top - (row + 1) * height, 0.75, height / 2))
-        widgets[position] = Slider(place, f"z[{position}]", -10, 10, valinit=z[:, position].mean())
-        widgets[position].on_changed(lambda value, position=position: move(position, value))
-    place = figure.add_axes((0.1, height / 2, 0.45, height / 2))
-    widgets["scale"] = Slider(place, "scale", 0, 5, valinit=1)
-    widgets["scale"].on_changed(redraw)
-    widgets["new z"] = Button(figure.add_axes((0.65, height / 3, 0.14, height)), "new z")
-    widgets["new z"].on_clicked(lambda _: start(torch.randn_like(z)))
-    widgets["back"] = Button(figure.add_axes((0.82, height / 3, 0.14, height)), "back")
-    widgets["back"].on_clicked(lambda _: start(now["start"]))
-    figure.canvas.mpl_connect("button_press_event", click)
+    sliders = {p: Slider(axes[p], f"z[{p}]", -10, 10, valinit=z[:, p].mean()) for p in positions}
+    for position, slider in sliders.items():
+        slider.on_changed(partial(move, position))
+    scale = Slider(axes["scale"], "scale", 0, 5, valinit=1)
+    scale.on_changed(redraw)
+    buttons = {name: Button(axes[name], name) for name in ("new z", "back")}
+    buttons["new z"].on_clicked(new_z)
+    buttons["back"].on_clicked(back)
+    figure.canvas.mpl_connect("button_press_event", choose)
     redraw()
-    return figure, widgets
+    return figure, sliders | buttons | {"scale": scale}
 
 
 # ---- options
@@ -268,15 +267,30 @@ def parse_args():
     add("--ckpt", help="the generator: a g.pt, or a run's folder (the newest run's)")
     add("--positions", type=whole, nargs="+", help="entries of z (0 20 40 60 80)")
     add("--values", type=real, nargs="+", help="what each is set to in turn (-1 5 10)")
-    add("--add", action="store_true", help="add the value to the entry instead of setting it")
+    add(
+        "--add",
+        action="store_true",
+        help="add the value to the entry instead of setting it",
+    )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--scale", type=real, nargs="+", help="multiply the whole z instead")
     count = common.number(int, 2, 50)
     other.add_argument("--interpolate", type=count, metavar="N", help="walk, in N pictures")
     other.add_argument("--live", action="store_true", help="a window with sliders")
-    add("--samples", type=common.number(int, 1, 64), default=8, help="columns (%(default)s)")
+    add(
+        "--samples",
+        type=common.number(int, 1, 64),
+        default=8,
+        help="columns (%(default)s)",
+    )
     seed = spaced(int, 0, 2**32 - 1)
-    add("--seed", type=seed, nargs="+", default=[23231], help="of z; a figure for each (23231)")
+    add(
+        "--seed",
+        type=seed,
+        nargs="+",
+        default=[23231],
+        help="of z; a figure for each (23231)",
+    )
     add("--out", type=Path, help="the figure, .png (perturb.png beside the generator)")
     # argparse takes -1e1 for an option; with a space before it, for what it is
     words = [
