@@ -124,12 +124,16 @@ def measure(images, walk=False):
 
     Changes are against the first row, which is the unchanged one; in a walk, against the last step.
     """
-    grey = images.clamp(-1, 1).add(1).mul(127.5).flatten(2)
+    pictures = images.clamp(-1, 1).add(1).mul(127.5)
+    grey = pictures.flatten(2)
     moved = (grey - (torch.cat([grey[:1], grey[:-1]]) if walk else grey[0])).abs()
+    # How far neighbouring pixels differ: little in a blurred picture, much in a grainy one.
+    across, down = (pictures.diff(dim=side).abs().mean((1, 2, 3, 4)) for side in (-1, -2))
     columns = {
         "brightness": grey.mean((1, 2)),
         "change": moved.mean((1, 2)),
         "pixels moved %": moved.gt(25.5).float().mean((1, 2)) * 100,
+        "sharpness": (across + down) / 2,
     }
     if grey.shape[1] > 1:  # how far the columns lie from each other, a mean over their pairs
         pairs = [torch.pdist(row, p=1).mean() / grey.shape[2] for row in grey]
@@ -144,9 +148,12 @@ def summary(args, table):
         yield f"changes from step to step: {min(change[1:]):.1f} to {max(change):.1f}"
         return
     if args.scale:
-        for factor, value in zip(args.scale, table.get("diversity", [])[1:]):
-            share = value / max(table["diversity"][0], 1e-9)
-            yield f"z * {factor:g}: diversity {share:.2f} of the unchanged row's"
+        for row, factor in enumerate(args.scale, start=1):
+            measured = [name for name in ("sharpness", "diversity") if name in table]
+            shares = [
+                f"{name} {table[name][row] / max(table[name][0], 1e-9):.2f}" for name in measured
+            ]
+            yield f"z * {factor:g}: {', '.join(shares)} of the unchanged row's"
         return
     yield f"unchanged: brightness {bright[0]:.1f}"
     shape = len(args.positions), len(args.values)

@@ -60,7 +60,11 @@ def test_the_example_as_typed(type_in):
         change = abs(picture - grey[0])
         pairs = [abs(a - b).mean() for a, b in itertools.combinations(picture, 2)]
         numbers = [picture.mean(), change.mean(), (change > 25.5).mean() * 100, np.mean(pairs)]
-        given = [row[name] for name in ("brightness", "change", "pixels moved %", "diversity")]
+        numbers += [
+            np.mean([abs(np.diff(picture.reshape(8, 28, 28), axis=n)).mean() for n in (1, 2)])
+        ]
+        names = ("brightness", "change", "pixels moved %", "diversity", "sharpness")
+        given = [row[name] for name in names]
         np.testing.assert_allclose(list(map(float, given)), numbers, rtol=1e-3, atol=1e-3)
 
     # the first lines: a mean for each value and position, and the answers
@@ -119,7 +123,7 @@ def test_scale_measures_diversity(type_in):
     assert [row["row"] for row in rows] == ["unchanged", "z * 0", "z * 1", "z * 3"]
     assert float(rows[1]["diversity"]) == 0  # the same z for all
     assert float(rows[2]["change"]) == 0
-    assert "z * 1: diversity 1.00 of the unchanged row's" in result.out
+    assert "z * 1: sharpness 1.00, diversity 1.00 of the unchanged row's" in result.out
 
 
 def test_interpolation_walks_on_the_sphere(type_in):
