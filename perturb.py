@@ -339,13 +339,14 @@ def main():
         return window
 
     table_path, figure_paths = output_paths(args, path.parent)
-    lines, drawings = [], []
+    tables, lines, drawings = [], [], []
     for seed, figure_path in zip(args.seed, figure_paths):
         z = torch.randn(args.samples, z_dim, generator=torch.Generator().manual_seed(seed))
         names, zs = zip(*make_rows(args, z))
         with torch.inference_mode():
             images = torch.stack([G(z) for z in zs])
         table = measure(images, walk=bool(args.interpolate))
+        tables.append(table)
         show(seed, summary(args, table), names, table)
         for name, values in zip(names, zip(*table.values())):
             lines.append([seed, name, *(f"{value:.4f}" for value in values)])
@@ -353,6 +354,9 @@ def main():
         labels = {"columns" if args.interpolate else "rows": names}
         picture = common.grid(images.flatten(0, 1), columns)
         drawings.append((figure_path, picture, f"{about}, seed {seed}", labels))
+    if len(tables) > 1:
+        means = {name: np.mean([table[name] for table in tables], axis=0) for name in table}
+        print("\nmean over the seeds", *summary(args, means), sep="\n  ")
 
     table_path.parent.mkdir(parents=True, exist_ok=True)
     for figure_path, picture, title, labels in drawings:

@@ -161,7 +161,8 @@ def test_a_figure_for_each_seed_and_nothing_is_overwritten(type_in):
     generator("here")
     short = ["--ckpt", "here", "--positions", "0", "--values", "1"]
     for _ in range(2):
-        assert type_in("perturb", *short, "--seed", "1", "114514").code == 0
+        result = type_in("perturb", *short, "--seed", "1", "114514")
+        assert result.code == 0
     assert type_in("perturb", *short).code == 0
     names = {path.name for path in Path("here").iterdir()} - {"g.pt"}
     several = {"{}.csv", "{}-seed1.png", "{}-seed114514.png"}
@@ -171,6 +172,9 @@ def test_a_figure_for_each_seed_and_nothing_is_overwritten(type_in):
     }
     seeds = [row["seed"] for row in table("here/perturb.csv")]
     assert seeds == ["1", "1", "114514", "114514"]
+    change = np.mean([float(row["change"]) for row in table("here/perturb.csv")[1::2]])
+    assert "mean over the seeds\n  unchanged" in result.out
+    assert f"change {change:.1f}\n" in result.out.partition("mean over the seeds")[2]
     assert type_in("perturb", *short, "--out", "there/mine.png").code == 0
     assert sorted(path.name for path in Path("there").iterdir()) == ["mine.csv", "mine.png"]
 
