@@ -3,6 +3,7 @@
     python benchmarks/quality.py runs/dcgan/g.pt runs/gan_mlp/g.pt
     python benchmarks/quality.py --train                   # trains every network first: quality.md
     python benchmarks/quality.py --train --seeds 0 1 2 --only wgan dcgan  # a part of them
+    python benchmarks/quality.py --train --only transpose --epochs 200 --each  # a long run
 
 10,000 generated images are compared with Fashion-MNIST's 10,000 test images, which no training
 has seen, in the features of a small classifier that this script trains on the 60,000 training
@@ -25,13 +26,13 @@ FIDs of papers, which use the features of an Inception network trained on photog
 
 --train trains every network with all the seeds, and the MLPs as most tutorials train them, too.
 It also draws docs/contact.png, all generators at the same z, and docs/time.png, the Frechet
-distance against the time trained. What it trained stays in runs/quality-20, and is not trained
-again; with --only NAME... it does the commands that contain one of the names, and draws nothing.
+distance against the time trained. What it trained stays in runs/quality, and is not trained again;
+with --only NAME... it does the commands that contain one of the names, and draws neither.
+--each prints a row for each of the epochs 1, 2, 5, 10, ..., and draws docs/epochs.png.
 """
 
 import argparse
 import gzip
-import math
 import re
 import shutil
 import statistics
@@ -268,13 +269,13 @@ def name_of(family):
 
 
 def stages(epochs):
-    """When to look: after 5, 10, 25, 50 and 100 % of the epochs."""
-    return sorted({math.ceil(epochs * part / 100) for part in (5, 10, 25, 50, 100)})
+    """When to look."""
+    return [epoch for epoch in (1, 2, 5, 10, 20, 50, 100, 150) if epoch < epochs] + [epochs]
 
 
 def train(family, seed, args):
     """A network, as a user would train it, with a copy of g.pt kept at each stage."""
-    out = Path("runs", f"quality-{args.epochs}", f"{name_of(family)}-seed{seed}")
+    out = Path("runs", "quality", f"{name_of(family)}-seed{seed}")
     out.parent.mkdir(parents=True, exist_ok=True)
     for stage in stages(args.epochs):
         if not (out / f"g-{stage:03d}.pt").exists():
@@ -290,10 +291,13 @@ def train_until(stage, family, seed, out, args):
     command += ["--data-dir", args.data_dir] if args.data_dir else []
     if not (out / "ckpt.pt").exists():
         command += [*options, "--dataset", "fashion-mnist", "--seed", seed, "--out", out]
-    elif common.load(out / "ckpt.pt")["epoch"] < stage:
-        command += ["--resume", out]
     else:
-        return  # it was stopped just before the copy
+        done = common.load(out / "ckpt.pt")["epoch"]
+        if done == stage:
+            return  # it was stopped just before the copy
+        if done > stage:
+            raise common.Mistake(f"{out} has gone past epoch {stage}: delete it to look there")
+        command += ["--resume", out]
     print(f"{out}: to epoch {stage}", file=sys.stderr, flush=True)
     with open(f"{out}.log", "a") as log:  # beside its folder, which must be empty at first
         if subprocess.call(list(map(str, command)), stdout=log):
@@ -338,6 +342,27 @@ def draw_contact(runs, real):
     common.save_sheet(DOCS / "contact.png", sheet, rows=labels, fontsize=10)
 
 
+def draw_epochs(curves):
+    """What became of each network as it trained on: curves[name] is a list of (epoch, numbers)."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    for axes, column in zip(figure.subplots(2, 2).flat, ("FD", "precision", "recall", "classes")):
+        for name, points in curves.items():
+            epochs, rows = zip(*points)
+            axes.plot(epochs, [row[column] for row in rows], "o-", markersize=4, label=name)
+        axes.set_title(column)
+        axes.set_xscale("log")
+        axes.set_xticks(epochs, epochs)
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+        if column == "FD":
+            axes.set_yscale("log")
+            axes.legend(fontsize=8)
+        else:
+            axes.set_ylim(0, 10 if column == "classes" else 1)
+    figure.supxlabel("epoch")
+    common.save_png(DOCS / "epochs.png", figure)
+
+
 def draw_time(runs, judge, epochs):
     """Frechet distance against training time, for each run a curve through its stages."""
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -372,12 +397,17 @@ def table_lines(args, families):
     for path in args.generators:
         row, saved = judge.generator(path)
         yield table_row(path.parent.name or path, saved["epoch"], saved["args"].get("seed"), [row])
-    runs = []  # the first seed's
+    runs, curves = [], {}  # the first seed's, and the means of all
     for family in families:
         outs = [train(family, seed, args) for seed in args.seeds]
-        found = [judge.generator(out / f"g-{args.epochs:03d}.pt")[0] for out in outs]
-        yield table_row(family, args.epochs, " ".join(map(str, args.seeds)), found)
+        for epoch in stages(args.epochs) if args.each else [args.epochs]:
+            found = [judge.generator(out / f"g-{epoch:03d}.pt")[0] for out in outs]
+            yield table_row(family, epoch, " ".join(map(str, args.seeds)), found)
+            means = {name: statistics.mean(row[name] for row in found) for name in COLUMNS}
+            curves.setdefault(family, []).append((epoch, means))
         runs += outs[:1] * (family in FAMILIES)
+    if args.each:
+        draw_epochs(curves)
     if args.train and not args.only:
         draw_contact(runs, real)
         draw_time(runs, judge, args.epochs)
@@ -390,6 +420,7 @@ def main():
     parser.add_argument("--train", action="store_true", help="train every network first")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="with --train: a part of them")
     parser.add_argument("--epochs", type=number(int, 1), default=20, help="with --train (20)")
+    parser.add_argument("--each", action="store_true", help="with --train: a row for each stage")
     parser.add_argument("--seeds", type=number(int, 0), nargs="+", default=[0], help="(0)")
     parser.add_argument("--data-dir", type=Path, help="as of the scripts")
     parser.add_argument("--device", default="auto", help="as of the scripts")
@@ -399,6 +430,8 @@ def main():
     families = [name for name in families if any(part in name for part in args.only or [""])]
     if not families and not args.generators:
         parser.error("name g.pt files, or --train, and with --only something of its commands")
+    if args.each and not args.train:
+        parser.error("--each goes with --train")
     lines = []
     for line in table_lines(args, families):
         lines.append(line)

@@ -62,6 +62,7 @@ def test_sharpness():
 def test_stages():
     assert quality.stages(20) == [1, 2, 5, 10, 20]
     assert quality.stages(1) == [1]
+    assert quality.stages(200) == [1, 2, 5, 10, 20, 50, 100, 150, 200]
 
 
 def test_only_the_epochs_of_a_stage_count(tmp_path):
