@@ -24,8 +24,8 @@ SCRIPT = Path(__file__).stem  # names its runs: those of a copy are named after 
 
 
 class Tanh(nn.Tanh):
-    """In float32, also where the layers compute in bfloat16: that has no number between 0.996 and
-    1, so a tanh or a sigmoid would soon be 1 there, and let no gradient pass."""
+    """Computes in float32 even if the layers compute in bfloat16, which has no number between 0.996
+    and 1: there, a tanh or a sigmoid would soon be exactly 1 and let no gradient pass."""
 
     def forward(self, x):
         return super().forward(x.float())
@@ -200,21 +200,21 @@ EPS = 1e-12  # keeps a logarithm from being infinite
 def slope_penalty(D, real):
     """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
 
-    A D that outgrows G becomes ever steeper, until G learns nothing from it. The logit is what the
-    Sigmoid is given.
+    Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
     """
     real = real.detach().requires_grad_()
+    # The logit is the input of the Sigmoid, worked out from its output. clamp keeps it finite.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     return slope.square().flatten(1).sum(1).mean() / 2
 
 
 def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
-    """One step for each player, on real images and as many made from z."""
+    """One step of D and one of G, on real images and as many generated ones."""
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
-    # D learns to call real images 1 and made ones 0: it maximises log D(x) + log(1 - D(G(z))),
-    # which is BCELoss with targets 1 and 0. detach: G does not learn from this half.
+    # D learns to say 1 for real and 0 for generated images: it maximises log D(x) +
+    # log(1 - D(G(z))), which is BCELoss with targets 1 and 0. detach: G does not learn from this.
     with autocast:
         fake = G(z)
         D_real, D_fake = D(real), D(fake.detach())
@@ -224,8 +224,8 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
     (loss_D + r1 * penalty).backward()
     opt_D.step()
 
-    # G learns to have its images called 1: it maximises log D(G(z)). D only judges here, and
-    # freezing it saves computing gradients that nobody uses.
+    # G learns to make D say 1: it maximises log D(G(z)), where D is the one of after its step.
+    # D does not learn from this. Freezing it saves computing gradients that nobody uses.
     D.requires_grad_(False)
     with autocast:
         verdict = D(fake)
@@ -244,7 +244,7 @@ def main():
     add("--arch", choices=ARCHS, default="conv7", help="the network (%(default)s)")
     add("--lr", type=number(float, 1e-12, 1e30), default=1e-3, help="learning rate (%(default)s)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="of Adam (%(default)s)")
-    add("--r1", type=number(float, 0), default=0.0, help="weight of D's penalty (%(default)s)")
+    add("--r1", type=number(float, 0), default=0.0, help="weight of slope penalty (%(default)s)")
     args, checkpoint = common.parse_args(parser, SCRIPT)
 
     device = common.pick_device(args.device)
@@ -253,7 +253,7 @@ def main():
         args.bf16 = args.bf16 and args.arch != "separable"  # its depthwise convolutions: slower
     images, args.dataset = common.load_images(args, args.batch_size)
     images = images.to(device)
-    steps = len(images) // args.batch_size  # of an epoch
+    steps = len(images) // args.batch_size  # in an epoch
 
     torch.manual_seed(1_000_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
@@ -263,7 +263,7 @@ def main():
     adam = {"lr": args.lr, "betas": (args.beta1, 0.999), "fused": True}
     opt_G = torch.optim.Adam(G.parameters(), **adam)
     opt_D = torch.optim.Adam(D.parameters(), **adam)
-    # Images are drawn by an average of G's weights over its last steps, which wanders less.
+    # Samples are drawn by a moving average of G's weights, which is steadier than G itself.
     average = copy.deepcopy(G).eval()
     pairs = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
@@ -278,9 +278,9 @@ def main():
             opt_G.load_state_dict(checkpoint["opt_G"])
             opt_D.load_state_dict(checkpoint["opt_D"])
     players = [G, D, opt_G, opt_D]
-    if common.WORLD > 1:  # under torchrun each process takes its share of a batch
+    if common.WORLD > 1:  # under torchrun: several processes, each with a part of every batch
         players[:2] = (DistributedDataParallel(net, broadcast_buffers=False) for net in (G, D))
-    mine = slice(common.RANK, None, common.WORLD)  # of a batch
+    mine = slice(common.RANK, None, common.WORLD)  # the part of each batch for this process
 
     print(G, D, sep="\n")
     print("{:,} parameters, {:,} multiply-adds for an image".format(*cost(args.arch)))
@@ -308,10 +308,10 @@ def main():
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
                 log(train_step(*players, real[mine], z[mine], args.bf16, args.r1))
-                # The newest weights count for 1 - ema in the mean, and for more in the first steps.
-                part = max(1 - args.ema, 10 / (step + 9))
+                # The newest weights get 1 - ema of the average, and more of it in the first steps.
+                weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
-                    mean.lerp_(newest, part)
+                    mean.lerp_(newest, weight)
 
             means = log.end_epoch(epoch, G, D)
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:

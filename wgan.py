@@ -26,8 +26,8 @@ SCRIPT = Path(__file__).stem  # names its runs: those of a copy are named after 
 
 
 class Tanh(nn.Tanh):
-    """In float32, also where the layers compute in bfloat16: that has no number between 0.996 and
-    1, so a tanh would soon be 1 there, and let no gradient pass."""
+    """Computes in float32 even if the layers compute in bfloat16, which has no number between 0.996
+    and 1: there, a tanh would soon be exactly 1 and let no gradient pass."""
 
     def forward(self, x):
         return super().forward(x.float())
@@ -90,8 +90,8 @@ def train_step(G, D, opt_G, opt_D, reals, zs, bf16=False, clip=0.01, gp=0.0):
     autocast = torch.autocast(zs[0].device.type, torch.bfloat16, enabled=bf16)
     values = []
     for count, (real, z) in enumerate(zip(reals, zs), start=1):
-        # D pulls its means on real and on made images apart. Kept from being steep, by clipped
-        # weights or by the penalty, the gap it reaches estimates the Wasserstein distance.
+        # D learns to score real images higher than generated ones. Clipped weights or the penalty
+        # keep it from being steep, and then the difference estimates the Wasserstein distance.
         with autocast, torch.set_grad_enabled(count == len(zs)):  # G learns from the last
             fake = G(z)
         with autocast:
@@ -107,8 +107,8 @@ def train_step(G, D, opt_G, opt_D, reals, zs, bf16=False, clip=0.01, gp=0.0):
                 weight.data.clamp_(-clip, clip)
         values.append(torch.stack([distance, loss_D, D_real, D_fake]).detach())
 
-    # G raises the score of the last images. D only judges here, and freezing it saves computing
-    # gradients that nobody uses.
+    # G learns to raise the score of its last images. D does not learn from this. Freezing it saves
+    # computing gradients that nobody uses.
     D.requires_grad_(False)
     with autocast:
         score = D(fake)
@@ -144,7 +144,7 @@ def main():
         args.bf16 = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
     images, args.dataset = common.load_images(args, per_step)
     images = images.to(device)
-    steps = len(images) // per_step  # of an epoch
+    steps = len(images) // per_step  # in an epoch
 
     torch.manual_seed(1_000_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
@@ -156,7 +156,7 @@ def main():
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), **adam) for net in (G, D))
     else:
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
-    # Images are drawn by an average of G's weights over its last steps, which wanders less.
+    # Samples are drawn by a moving average of G's weights, which is steadier than G itself.
     average = copy.deepcopy(G).eval()
     pairs = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
@@ -171,7 +171,7 @@ def main():
             opt_G.load_state_dict(checkpoint["opt_G"])
             opt_D.load_state_dict(checkpoint["opt_D"])
     players = [G, D, opt_G, opt_D]
-    if common.WORLD > 1:  # under torchrun each process takes its share of a batch
+    if common.WORLD > 1:  # under torchrun: several processes, each with a part of every batch
         players[:2] = (DistributedDataParallel(net, broadcast_buffers=False) for net in (G, D))
 
     print(G, D, sep="\n")
@@ -200,10 +200,10 @@ def main():
                 z = torch.randn(per_step, args.z_dim, device=device)
                 reals, zs = (x[common.RANK :: common.WORLD].chunk(args.n_critic) for x in (real, z))
                 log(train_step(*players, reals, zs, args.bf16, args.clip, args.gp))
-                # The newest weights count for 1 - ema in the mean, and for more in the first steps.
-                part = max(1 - args.ema, 10 / (step + 9))
+                # The newest weights get 1 - ema of the average, and more of it in the first steps.
+                weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
-                    mean.lerp_(newest, part)
+                    mean.lerp_(newest, weight)
 
             log.end_epoch(epoch, G, D)
             if epoch in milestones or epoch % (args.sample_every or args.epochs) == 0:
