@@ -432,6 +432,8 @@ def main():
         parser.error("name g.pt files, or --train, and with --only something of its commands")
     if args.each and not args.train:
         parser.error("--each goes with --train")
+    for path in args.generators:
+        perturb.load_generator(path)  # a wrong one ends here, before a classifier is trained
     lines = []
     for line in table_lines(args, families):
         lines.append(line)
