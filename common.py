@@ -112,7 +112,8 @@ def parse_args(parser, script):
             option = f"--{name.replace('_', '-')} {getattr(args, name)}"
             raise Mistake(f"{option} does not fit {path}, which has {value}: leave it out")
     if checkpoint["epoch"] >= args.epochs:
-        raise Mistake(f"{path.parent} has its {args.epochs} epochs: more --epochs train it further")
+        done = checkpoint["epoch"]
+        raise Mistake(f"{path.parent} has {done} epochs already: more --epochs train it further")
     return args, checkpoint | {"folder": path.parent}
 
 

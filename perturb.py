@@ -9,6 +9,13 @@
 
 Without --ckpt, or if g.pt is not in this folder, the newest run's generator is taken; before there
 is any run, the one in data.
+
+The table is in grey levels, from 0 for black to 255 for white, and saved as .csv beside the figure:
+brightness      mean of all pixels of the row
+change          mean difference of a pixel from the unchanged row (in a walk: from the last step)
+pixels moved %  how many pixels differ by more than a tenth of the scale
+sharpness       mean difference of neighbouring pixels: small if blurred, large if grainy
+diversity       mean difference of a pixel between two samples of the row
 """
 
 import argparse

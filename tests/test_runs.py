@@ -104,8 +104,9 @@ def test_resume_finds_the_newest_run_and_shifts_the_milestones(type_in):
 def test_resume_of_a_finished_run_says_so_and_stops(type_in):
     type_in(*small(["gan_mlp"]))
     before = tree("runs")
-    result = type_in("gan_mlp", "--resume", "runs/gan_mlp/ckpt.pt")
-    assert result.code == 2 and "has its 2 epochs" in result.err
+    for fewer in [], ["--epochs", "1"]:
+        result = type_in("gan_mlp", "--resume", "runs/gan_mlp/ckpt.pt", *fewer)
+        assert result.code == 2 and "has 2 epochs already" in result.err
     assert tree("runs") == before
 
 
