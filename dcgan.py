@@ -171,7 +171,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
     (loss_D + r1 * penalty).backward()
     opt_D.step()
 
-    # G learns to make D say 1: it maximises log D(G(z)), where D is the one of after its step.
+    # G learns to make D say 1: it maximises log D(G(z)), with the D that has just learned.
     # D does not learn from this. Freezing it saves computing gradients that nobody uses.
     D.requires_grad_(False)
     with autocast:

@@ -105,10 +105,7 @@ def make_rows(args, z):
             changed = z.clone()  # a copy for every row, or each would keep the changes before it
             if args.add:
                 changed[:, position] += value
-                yield (
-                    f"z[{position}] {'-' if value < 0 else '+'} {abs(value):g}",
-                    changed,
-                )
+                yield f"z[{position}] {'-' if value < 0 else '+'} {abs(value):g}", changed
             else:
                 changed[:, position] = value
                 yield f"z[{position}] = {value:g}", changed
@@ -155,11 +152,9 @@ def summary(args, table):
         yield f"changes from step to step: {min(change[1:]):.1f} to {max(change):.1f}"
         return
     if args.scale:
+        measured = {name: table[name] for name in ("sharpness", "diversity") if name in table}
         for row, factor in enumerate(args.scale, start=1):
-            measured = [name for name in ("sharpness", "diversity") if name in table]
-            shares = [
-                f"{name} {table[name][row] / max(table[name][0], 1e-9):.2f}" for name in measured
-            ]
+            shares = [f"{name} {x[row] / max(x[0], 1e-9):.2f}" for name, x in measured.items()]
             yield f"z * {factor:g}: {', '.join(shares)} of the unchanged row's"
         return
     yield f"unchanged: brightness {bright[0]:.1f}"
@@ -281,30 +276,15 @@ def parse_args():
     add("--ckpt", help="the generator: a g.pt, or a run's folder (the newest run's)")
     add("--positions", type=whole, nargs="+", help="entries of z (0 20 40 60 80)")
     add("--values", type=real, nargs="+", help="what each is set to in turn (-1 5 10)")
-    add(
-        "--add",
-        action="store_true",
-        help="add the value to the entry instead of setting it",
-    )
+    add("--add", action="store_true", help="add the value to the entry instead of setting it")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--scale", type=real, nargs="+", help="multiply the whole z instead")
     count = common.number(int, 2, 50)
     other.add_argument("--interpolate", type=count, metavar="N", help="walk, in N pictures")
     other.add_argument("--live", action="store_true", help="a window with sliders")
-    add(
-        "--samples",
-        type=common.number(int, 1, 64),
-        default=8,
-        help="columns (%(default)s)",
-    )
+    add("--samples", type=common.number(int, 1, 64), default=8, help="columns (%(default)s)")
     seed = spaced(int, 0, 2**32 - 1)
-    add(
-        "--seed",
-        type=seed,
-        nargs="+",
-        default=[23231],
-        help="of z; a figure for each (23231)",
-    )
+    add("--seed", type=seed, nargs="+", default=[23231], help="of z; a figure for each (23231)")
     add("--out", type=Path, help="the figure, .png (perturb.png beside the generator)")
     # argparse takes -1e1 for an option; with a space before it, for what it is
     words = [
