@@ -197,11 +197,13 @@ def main():
     add("--arch", choices=ARCHS, default="basic", help="the network (%(default)s)")
     add("--lr", type=number(float, 1e-12, 1e30), default=1e-3, help="learning rate (%(default)s)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="of Adam (%(default)s)")
-    add("--r1", type=number(float, 0), default=0.0, help="weight of slope penalty (%(default)s)")
+    add("--r1", type=number(float, 0), default=1.0, help="weight of slope penalty (%(default)s)")
     parser.set_defaults(bf16=False)  # slower on one machine, and 5 % worse on another
     args, checkpoint = common.parse_args(parser, SCRIPT)
 
     device = common.pick_device(args.device)
+    if args.device == "auto" and device.type == "mps" and args.r1:
+        device = torch.device("cpu")  # the penalty takes second derivatives: never tried on mps
     images, args.dataset = common.load_images(args, args.batch_size)
     images = images.to(device)
     steps = len(images) // args.batch_size  # in an epoch

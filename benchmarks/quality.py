@@ -66,8 +66,8 @@ FAMILIES = [
     "wgan",
     "wgan --gp 10",
 ]
-# What the common tutorials train: Adam as it comes, the newest weights for sampling.
-TUTORIAL = "--lr 2e-4 --beta1 0.9 --ema 0"
+# What the common tutorials train: Adam as it comes, no penalty, samples of the newest weights.
+TUTORIAL = "--lr 2e-4 --beta1 0.9 --ema 0 --r1 0"
 TUTORIALS = [f"{family} {TUTORIAL}" for family in FAMILIES[:3]]
 COLUMNS = {  # and how many digits each has
     "FD": 1,

@@ -170,7 +170,8 @@ def run_floor(command, folder, device, bf16):
     module, options, G, D = networks(command)
     G.to(device, memory_format=torch.channels_last)  # which leaves what is no convolution alone
     D.to(device, memory_format=torch.channels_last)
-    wgan, r1 = module.__name__ == "wgan", float(command == "dcgan --arch transpose")
+    wgan = module.__name__ == "wgan"
+    r1 = float(module.__name__ == "gan_mlp" or command == "dcgan --arch transpose")
     gp, n_critic = (10.0, 2) if options[:1] == ["--gp"] else (0.0, 5 if wgan else 1)
     adam = {"lr": 5e-4 if wgan else 1e-3, "betas": (0.0, 0.9) if wgan else (0.5, 0.999)}
     make = functools.partial(torch.optim.Adam, **adam, fused=True)

@@ -116,7 +116,7 @@ def test_a_checkpoint_without_an_option_that_was_added_since(type_in):
     del checkpoint["args"]["r1"]
     torch.save(checkpoint, "runs/gan_mlp/ckpt.pt")
     assert type_in("gan_mlp", "--resume", "--epochs", "2").code == 0
-    assert torch.load("runs/gan_mlp/ckpt.pt")["args"]["r1"] == 0
+    assert torch.load("runs/gan_mlp/ckpt.pt")["args"]["r1"] == 1
 
 
 def test_losses_that_were_lost_are_told(type_in):

@@ -29,7 +29,7 @@ def torchrun(script, *arguments):
 @pytest.mark.parametrize(
     "family",
     [
-        ["gan_mlp", "--r1", "1"],
+        ["gan_mlp"],
         pytest.param(["dcgan"], marks=pytest.mark.slow),
         pytest.param(["wgan", "--gp", "10", "--n-critic", "2"], marks=pytest.mark.slow),
     ],
