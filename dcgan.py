@@ -189,16 +189,13 @@ def main():
     parser = common.make_parser(__doc__)
     add, number = parser.add_argument, common.number
     add("--arch", choices=ARCHS, default="transpose", help="the network (%(default)s)")
-    add("--lr", type=number(float, 1e-12, 1e30), help="learning rate (2e-3; for upsample 1e-3)")
+    add("--lr", type=number(float, 1e-12, 1e30), default=1e-3, help="learning rate (%(default)s)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="of Adam (%(default)s)")
     add("--r1", type=number(float, 0), help="weight of slope penalty (1; for upsample 0)")
     parser.set_defaults(ema=0.995)
     args, checkpoint = common.parse_args(parser, SCRIPT)
-    # Without BatchNorm and Dropout, transpose's D is too good for its G: it needs the penalty, and
-    # bears larger steps with it.
-    lr, r1 = (2e-3, 1.0) if args.arch == "transpose" else (1e-3, 0.0)
-    args.lr = lr if args.lr is None else args.lr
-    args.r1 = r1 if args.r1 is None else args.r1
+    if args.r1 is None:  # without BatchNorm and Dropout, transpose's D is too good for its G
+        args.r1 = 1.0 if args.arch == "transpose" else 0.0
     device = common.pick_device(args.device)
     if args.device == "auto" and device.type == "mps" and args.r1:
         device = torch.device("cpu")  # the penalty takes second derivatives: never tried on mps
@@ -268,6 +265,8 @@ def main():
             means = log.end_epoch(epoch, G, D)
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
                 log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
+            if means["D(G(z))"] > 0.99:
+                raise common.Mistake(f"D is stuck at 1, epoch {epoch} unsaved: try a smaller --lr")
             if epoch in milestones or epoch % (args.sample_every or args.epochs) == 0:
                 draw(epoch)
                 common.save_losses(folder, CURVES, title)

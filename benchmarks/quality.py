@@ -24,10 +24,10 @@ saturated   share of pixels within 1 % of black or white
 The features are this classifier's, so its numbers stand beside each other, and not beside the
 FIDs of papers, which use the features of an Inception network trained on photographs.
 
---train trains every network with all the seeds, and the MLPs as most tutorials train them, too.
-It also draws docs/contact.png, all generators at the same z, and docs/time.png, the Frechet
-distance against the time trained. What it trained stays in runs/quality, and is not trained again;
-with --only NAME... it does the commands that contain one of the names, and draws neither.
+--train trains every network with all the seeds. It also draws docs/contact.png, all generators at
+the same z, and docs/time.png, the Frechet distance against the time trained. What it trained stays
+in runs/quality, and is not trained again; with --only NAME... it does the commands that contain one
+of the names, and draws neither.
 --each prints a row for each of the epochs 1, 2, 5, 10, ..., and draws docs/epochs.png.
 """
 
@@ -66,9 +66,6 @@ FAMILIES = [
     "wgan",
     "wgan --gp 10",
 ]
-# What the common tutorials train: Adam as it comes, no penalty, samples of the newest weights.
-TUTORIAL = "--lr 2e-4 --beta1 0.9 --ema 0 --r1 0"
-TUTORIALS = [f"{family} {TUTORIAL}" for family in FAMILIES[:3]]
 COLUMNS = {  # and how many digits each has
     "FD": 1,
     "FD 2": 1,
@@ -405,7 +402,7 @@ def table_lines(args, families):
             yield table_row(family, epoch, " ".join(map(str, args.seeds)), found)
             means = {name: statistics.mean(row[name] for row in found) for name in COLUMNS}
             curves.setdefault(family, []).append((epoch, means))
-        runs += outs[:1] * (family in FAMILIES)
+        runs += outs[:1]
     if args.each:
         draw_epochs(curves)
     if args.train and not args.only:
@@ -426,7 +423,7 @@ def main():
     parser.add_argument("--device", default="auto", help="as of the scripts")
     parser.add_argument("--out", type=Path, help="the table (with --train: benchmarks/quality.md)")
     args = parser.parse_args()
-    families = [*FAMILIES, *TUTORIALS] if args.train else []
+    families = FAMILIES if args.train else []
     families = [name for name in families if any(part in name for part in args.only or [""])]
     if not families and not args.generators:
         parser.error("name g.pt files, or --train, and with --only something of its commands")

@@ -134,6 +134,13 @@ def test_a_discriminator_that_is_never_wrong(type_in):
     assert said not in type_in(*line).out
 
 
+def test_a_discriminator_that_is_stuck_ends_the_run(type_in):
+    result = type_in(*small(["dcgan"], "--lr", "1", "--epochs", "9"))
+    assert result.code == 2 and "D is stuck at 1, epoch" in result.err
+    epoch = int(result.err.split("epoch ")[1].split()[0])
+    assert torch.load("runs/dcgan/ckpt.pt")["epoch"] == epoch - 1
+
+
 def test_precision_is_kept(type_in):
     for out, kept in (("bf16", True), ("no-bf16", False)):
         assert type_in(*small(["gan_cnn", "--arch", "tiny"], f"--{out}", "--out", out)).code == 0
