@@ -266,7 +266,7 @@ def main():
             means = log.end_epoch(epoch, G, D)
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
                 log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
-            if means["D(G(z))"] > 0.99:
+            if means["D(G(z))"] > 0.99:  # a sigmoid at 1 lets no gradient pass: D cannot recover
                 raise common.Mistake(f"D is stuck at 1, epoch {epoch} unsaved: try a smaller --lr")
             if epoch in milestones or epoch % (args.sample_every or args.epochs) == 0:
                 draw(epoch)
