@@ -156,7 +156,7 @@ def slope_penalty(D, real):
     Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
     """
     real = real.detach().requires_grad_()
-    # The logit is the input of the Sigmoid, worked out from its output. clamp keeps it finite.
+    # Undoes the Sigmoid. clamp keeps the logit finite: beyond it there is no penalty.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     return slope.square().flatten(1).sum(1).mean() / 2
@@ -214,11 +214,11 @@ def main():
     adam = {"lr": args.lr, "betas": (args.beta1, 0.999), "fused": True}
     opt_G = torch.optim.Adam(G.parameters(), **adam)
     opt_D = torch.optim.Adam(D.parameters(), **adam)
-    # Samples are drawn by a moving average of G's weights, which is steadier than G itself.
+    # Samples are drawn by a moving average of G, its BatchNorm statistics too: steadier than G.
     average = copy.deepcopy(G).eval()
     pairs = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
-    fixed_z = torch.randn(64, args.z_dim).to(device)
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # the seed above gives a resumed run the same
 
     done = checkpoint["epoch"] if checkpoint else 0
     if checkpoint:
@@ -228,9 +228,9 @@ def main():
             average.load_state_dict(checkpoint["average"])
             opt_G.load_state_dict(checkpoint["opt_G"])
             opt_D.load_state_dict(checkpoint["opt_D"])
-    players = [G, D, opt_G, opt_D]
+    players = [G, D]
     if common.WORLD > 1:  # under torchrun: several processes, each with a part of every batch
-        players[:2] = (DistributedDataParallel(net, broadcast_buffers=False) for net in (G, D))
+        players = [DistributedDataParallel(net, broadcast_buffers=False) for net in players]
     mine = slice(common.RANK, None, common.WORLD)  # the part of each batch for this process
 
     print(G, D, sep="\n")
@@ -252,13 +252,13 @@ def main():
         if done == 0:
             draw(0)
         for epoch in range(done + 1, args.epochs + 1):
-            # A seed for each epoch: a resumed run goes on with the same random numbers.
+            # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
             torch.manual_seed(1_000_000 * args.seed + epoch)
             batches = common.batches(images, args.batch_size)
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
-                log(train_step(*players, real[mine], z[mine], args.bf16, args.r1))
-                # The newest weights get 1 - ema of the average, and more of it in the first steps.
+                log(train_step(*players, opt_G, opt_D, real[mine], z[mine], args.bf16, args.r1))
+                # The newest weights' share falls from 1, which forgets the start, to 1 - ema.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)

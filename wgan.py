@@ -156,11 +156,11 @@ def main():
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), **adam) for net in (G, D))
     else:
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
-    # Samples are drawn by a moving average of G's weights, which is steadier than G itself.
+    # Samples are drawn by a moving average of G, its BatchNorm statistics too: steadier than G.
     average = copy.deepcopy(G).eval()
     pairs = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
-    fixed_z = torch.randn(64, args.z_dim).to(device)
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # the seed above gives a resumed run the same
 
     done = checkpoint["epoch"] if checkpoint else 0
     if checkpoint:
@@ -170,9 +170,9 @@ def main():
             average.load_state_dict(checkpoint["average"])
             opt_G.load_state_dict(checkpoint["opt_G"])
             opt_D.load_state_dict(checkpoint["opt_D"])
-    players = [G, D, opt_G, opt_D]
+    players = [G, D]
     if common.WORLD > 1:  # under torchrun: several processes, each with a part of every batch
-        players[:2] = (DistributedDataParallel(net, broadcast_buffers=False) for net in (G, D))
+        players = [DistributedDataParallel(net, broadcast_buffers=False) for net in players]
 
     print(G, D, sep="\n")
     how = f"Adam, penalty {args.gp:g}" if args.gp else f"RMSprop, clipping at {args.clip:g}"
@@ -193,14 +193,14 @@ def main():
         if done == 0:
             draw(0)
         for epoch in range(done + 1, args.epochs + 1):
-            # A seed for each epoch: a resumed run goes on with the same random numbers.
+            # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
             torch.manual_seed(1_000_000 * args.seed + epoch)
             batches = common.batches(images, per_step)
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(per_step, args.z_dim, device=device)
                 reals, zs = (x[common.RANK :: common.WORLD].chunk(args.n_critic) for x in (real, z))
-                log(train_step(*players, reals, zs, args.bf16, args.clip, args.gp))
-                # The newest weights get 1 - ema of the average, and more of it in the first steps.
+                log(train_step(*players, opt_G, opt_D, reals, zs, args.bf16, args.clip, args.gp))
+                # The newest weights' share falls from 1, which forgets the start, to 1 - ema.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)
