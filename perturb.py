@@ -334,16 +334,12 @@ def main():
             images = torch.stack([G(z) for z in zs])
         table = measure(images, walk=bool(args.interpolate))
         tables.append(table)
-        show(seed, summary(args, table), names, table)
         for name, values in zip(names, zip(*table.values())):
             lines.append([seed, name, *(f"{value:.4f}" for value in values)])
         columns = len(names) if args.interpolate else args.samples
         labels = {"columns" if args.interpolate else "rows": names}
         picture = common.grid(images.flatten(0, 1), columns)
         drawings.append((figure_path, picture, f"{about}, seed {seed}", labels))
-    if len(tables) > 1:
-        means = {name: np.mean([table[name] for table in tables], axis=0) for name in table}
-        print("\nmean over the seeds", *summary(args, means), sep="\n  ")
 
     table_path.parent.mkdir(parents=True, exist_ok=True)
     for figure_path, picture, title, labels in drawings:
@@ -351,6 +347,12 @@ def main():
     with io.StringIO(newline="") as text:
         csv.writer(text).writerows([["seed", "row", *table], *lines])
         common.write(table_path, text.getvalue().encode())
+
+    for seed, table in zip(args.seed, tables):
+        show(seed, summary(args, table), names, table)
+    if len(tables) > 1:
+        means = {name: np.mean([table[name] for table in tables], axis=0) for name in table}
+        print("\nmean over the seeds", *summary(args, means), sep="\n  ")
     print("\nsaved", *figure_paths, table_path)
 
 
