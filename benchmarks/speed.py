@@ -171,7 +171,7 @@ def run_floor(command, folder, device, bf16):
     G.to(device, memory_format=torch.channels_last)  # which leaves what is no convolution alone
     D.to(device, memory_format=torch.channels_last)
     wgan = module.__name__ == "wgan"
-    r1 = float(module.__name__ == "gan_mlp" or command == "dcgan --arch transpose")
+    r1 = {"gan_mlp": 1.0, "gan_cnn": 0.1, "dcgan": float(options[-1:] != ["upsample"])}
     gp, n_critic = (10.0, 2) if options[:1] == ["--gp"] else (0.0, 5 if wgan else 1)
     adam = {"lr": 5e-4 if wgan else 1e-3, "betas": (0.0, 0.9) if wgan else (0.5, 0.999)}
     make = functools.partial(torch.optim.Adam, **adam, fused=True)
@@ -182,7 +182,7 @@ def run_floor(command, folder, device, bf16):
     z = torch.randn(len(real), 100, device=device)
     if wgan:
         real, z = real.chunk(n_critic), z.chunk(n_critic)
-    more = {"gp": gp} if wgan else {"r1": r1}
+    more = {"gp": gp} if wgan else {"r1": r1[module.__name__]}
     step = functools.partial(module.train_step, G, D, make(G.parameters()), make(D.parameters()))
     for count in (5, len(images) // (n_critic * 128)):  # the first to warm up
         for _ in range(count):
@@ -240,7 +240,7 @@ def own(checkout, command, images, where, device, bf16=False):
     script, *options = command.split()
     line = [checkout / f"{script}.py", *options, *precision(checkout / f"{script}.py", bf16)]
     # Of 1000 epochs the first quarter draws no pictures; after three it is stopped.
-    line += ["--device", device, "--epochs", 1000, "--data-dir"]
+    line += ["--device", device, "--batch-size", 128, "--epochs", 1000, "--data-dir"]
     few, _ = watch([*line, where / "few"], epochs=2)
     many, memory = watch([*line, where / "many"], epochs=2)
     return few + (many - few) / (images - FEW) * (EPOCH - FEW), memory
