@@ -72,7 +72,6 @@ def make_parser(doc):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add, whole, share = parser.add_argument, number(int, 1), number(float, 0, 0.999999)
     add("--epochs", type=whole, default=20, help="passes over the data (%(default)s)")
-    add("--batch-size", type=number(int, 2), default=128, help="images in a step (%(default)s)")
     add("--z-dim", type=number(int, 1, 10_000), default=100, help="entries of z (%(default)s)")
     add("--ema", type=share, default=0.999, help="memory of G's average; 0: none (%(default)s)")
     add("--bf16", action=argparse.BooleanOptionalAction, help="use bfloat16 (where it pays)")

@@ -242,10 +242,10 @@ def main():
     parser = common.make_parser(__doc__)
     add, number = parser.add_argument, common.number
     add("--arch", choices=ARCHS, default="conv7", help="the network (%(default)s)")
+    add("--batch-size", type=number(int, 2), default=64, help="images in a step (%(default)s)")
     add("--lr", type=number(float, 1e-12, 1e30), default=2e-3, help="learning rate (%(default)s)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="of Adam (%(default)s)")
     add("--r1", type=number(float, 0), default=0.1, help="weight of slope penalty (%(default)s)")
-    parser.set_defaults(batch_size=64)  # twice the steps of 128: better, see docs/quality.md
     args, checkpoint = common.parse_args(parser, SCRIPT)
 
     device = common.pick_device(args.device)

@@ -195,6 +195,7 @@ def main():
     parser = common.make_parser(__doc__)
     add, number = parser.add_argument, common.number
     add("--arch", choices=ARCHS, default="basic", help="the network (%(default)s)")
+    add("--batch-size", type=number(int, 2), default=128, help="images in a step (%(default)s)")
     add("--lr", type=number(float, 1e-12, 1e30), default=1e-3, help="learning rate (%(default)s)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="of Adam (%(default)s)")
     add("--r1", type=number(float, 0), default=1.0, help="weight of slope penalty (%(default)s)")

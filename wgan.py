@@ -126,6 +126,7 @@ def main():
     parser = common.make_parser(__doc__)
     add, number = parser.add_argument, common.number
     add("--arch", choices=ARCHS, default="transpose", help="the network (%(default)s)")
+    add("--batch-size", type=number(int, 2), default=128, help="images in a step (%(default)s)")
     add("--lr", type=number(float, 1e-12, 1e30), help="learning rate (5e-5; with --gp 5e-4)")
     add("--n-critic", type=number(int, 1), help="steps of D to one of G (5; with --gp 2)")
     add(
