@@ -83,7 +83,7 @@ def make_parser(doc):
     add("--resume", nargs="?", const="", metavar="RUN", help="go on with RUN (the newest)")
     add("--sample-every", type=whole, metavar="N", help="draw every N epochs too")
     add("--tensorboard", action="store_true", help="log for TensorBoard too")
-    add("--dry-run", action="store_true", help="one epoch of two steps, to see that all works")
+    add("--dry-run", action="store_true", help="try one epoch of two steps, not in --out")
     return parser
 
 
@@ -109,7 +109,8 @@ def parse_args(parser, script):
     for name, value in saved.items():
         if name not in MAY_CHANGE and getattr(args, name) != value:
             option = f"--{name.replace('_', '-')} {getattr(args, name)}"
-            raise Mistake(f"{option} does not fit {path}, which has {value}: leave it out")
+            remedy = "leave it out, or name another run"
+            raise Mistake(f"{option} does not fit {path}, which has {value}: {remedy}")
     if checkpoint["epoch"] >= args.epochs:
         done = checkpoint["epoch"]
         raise Mistake(f"{path.parent} has {done} epochs already: more --epochs train it further")
@@ -256,7 +257,7 @@ def must_fit(path):
     try:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Mistake(f"{path} does not fit these networks: {error}") from error
+        raise Mistake(f"{path} does not fit these networks. Edited since? {error}") from error
 
 
 def newest(*patterns):
@@ -271,12 +272,14 @@ def run_folder(args, checkpoint, script):
     if RANK > 0:
         return Path(tempfile.mkdtemp())  # what any but the first process writes is not kept
     if checkpoint:
+        print(f"going on with {checkpoint['folder']} after epoch {checkpoint['epoch']}")
         return checkpoint["folder"]
-    if args.out:
+    if args.out and not args.dry_run:
         folder = Path(args.out)
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            raise Mistake(f"{folder} is not empty: give another --out, or --resume {folder}")
+            resume = f", or --resume {folder}" * (folder / "ckpt.pt").exists()
+            raise Mistake(f"{folder} is not empty: give another --out{resume}")
         return folder
     for count in range(1, 10**6):
         folder = Path("runs", script + "-dry-run" * args.dry_run + f"-{count}" * (count > 1))
@@ -316,8 +319,12 @@ class Log:
         self.bar.close()
         if self.board:
             self.board.close()
-        if kind and kind is not Mistake and (self.folder / "ckpt.pt").exists():
-            self.say(f'\nstopped. To go on: python {sys.argv[0]} --resume "{self.folder}"')
+        if kind and kind is not Mistake:
+            command = f'To go on: python {sys.argv[0]} --resume "{self.folder}"'
+            saved = (self.folder / "ckpt.pt").exists()
+            self.say(
+                f"\nstopped. {command if saved else 'No epoch was finished: nothing to resume.'}"
+            )
 
     def __call__(self, losses):
         self.losses.append(losses)

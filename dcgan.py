@@ -161,7 +161,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
     # D learns to say 1 for real and 0 for generated images: it maximises log D(x) +
-    # log(1 - D(G(z))), which is BCELoss with targets 1 and 0. detach: G does not learn from this.
+    # log(1 - D(G(z))). That is minus BCELoss with targets 1 and 0. detach: G learns nothing here.
     with autocast:
         fake = G(z)
         D_real, D_fake = D(real), D(fake.detach())
@@ -189,14 +189,18 @@ def main():
     parser = common.make_parser(__doc__)
     add, number = parser.add_argument, common.number
     add("--arch", choices=ARCHS, default="transpose", help="the network (%(default)s)")
-    add("--batch-size", type=number(int, 2), default=128, help="images in a step (%(default)s)")
-    add("--lr", type=number(float, 1e-12, 1e30), default=1e-3, help="learning rate (%(default)s)")
+    add("--batch-size", type=number(int, 2), help="images in a step (128; for upsample 64)")
+    add("--lr", type=number(float, 1e-12, 1e30), help="learning rate (1e-3; for upsample 2e-3)")
     add("--beta1", type=number(float, 0, 0.999), default=0.5, help="of Adam (%(default)s)")
-    add("--r1", type=number(float, 0), help="weight of slope penalty (1; for upsample 0)")
+    add("--r1", type=number(float, 0), help="weight of slope penalty (1; for upsample 0.1)")
     parser.set_defaults(ema=0.995)
     args, checkpoint = common.parse_args(parser, SCRIPT)
-    if args.r1 is None:  # without BatchNorm and Dropout, transpose's D is too good for its G
-        args.r1 = 1.0 if args.arch == "transpose" else 0.0
+    # What each network learned best with: docs/quality.md
+    batch_size, lr, r1 = (64, 2e-3, 0.1) if args.arch == "upsample" else (128, 1e-3, 1.0)
+    args.batch_size = args.batch_size or batch_size
+    args.lr = args.lr or lr
+    args.r1 = r1 if args.r1 is None else args.r1
+
     device = common.pick_device(args.device)
     if args.device == "auto" and device.type == "mps" and args.r1:
         device = torch.device("cpu")  # the penalty takes second derivatives: never tried on mps
@@ -214,7 +218,7 @@ def main():
     adam = {"lr": args.lr, "betas": (args.beta1, 0.999), "fused": True}
     opt_G = torch.optim.Adam(G.parameters(), **adam)
     opt_D = torch.optim.Adam(D.parameters(), **adam)
-    # Samples are drawn by a moving average of G, its BatchNorm statistics too: steadier than G.
+    # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
     average = copy.deepcopy(G).eval()
     pairs = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
@@ -240,6 +244,8 @@ def main():
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
     milestones = {round(args.epochs * part / 4) for part in range(5)}
 
+    log = common.Log(folder, CURVES, args, steps, done)
+
     @torch.inference_mode()
     def draw(epoch):
         fakes = average(fixed_z)
@@ -248,7 +254,7 @@ def main():
         both = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
         common.save_sheet(folder / "real_vs_fake.png", both, rows=["real", "generated"])
 
-    with common.Log(folder, CURVES, args, steps, done) as log:
+    with log:
         if done == 0:
             draw(0)
         for epoch in range(done + 1, args.epochs + 1):
@@ -258,7 +264,7 @@ def main():
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
                 log(train_step(*players, opt_G, opt_D, real[mine], z[mine], args.bf16, args.r1))
-                # The newest weights' share falls from 1, which forgets the start, to 1 - ema.
+                # The newest weights' share: 1 at first, to forget the untrained G, later 1 - ema.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)

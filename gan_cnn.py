@@ -214,7 +214,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
     # D learns to say 1 for real and 0 for generated images: it maximises log D(x) +
-    # log(1 - D(G(z))), which is BCELoss with targets 1 and 0. detach: G does not learn from this.
+    # log(1 - D(G(z))). That is minus BCELoss with targets 1 and 0. detach: G learns nothing here.
     with autocast:
         fake = G(z)
         D_real, D_fake = D(real), D(fake.detach())
@@ -266,7 +266,7 @@ def main():
     adam = {"lr": args.lr, "betas": (args.beta1, 0.999), "fused": True}
     opt_G = torch.optim.Adam(G.parameters(), **adam)
     opt_D = torch.optim.Adam(D.parameters(), **adam)
-    # Samples are drawn by a moving average of G, its BatchNorm statistics too: steadier than G.
+    # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
     average = copy.deepcopy(G).eval()
     pairs = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
@@ -293,6 +293,8 @@ def main():
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
     milestones = {round(args.epochs * part / 4) for part in range(5)}
 
+    log = common.Log(folder, CURVES, args, steps, done)
+
     @torch.inference_mode()
     def draw(epoch):
         fakes = average(fixed_z)
@@ -301,7 +303,7 @@ def main():
         both = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
         common.save_sheet(folder / "real_vs_fake.png", both, rows=["real", "generated"])
 
-    with common.Log(folder, CURVES, args, steps, done) as log:
+    with log:
         if done == 0:
             draw(0)
         for epoch in range(done + 1, args.epochs + 1):
@@ -311,7 +313,7 @@ def main():
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
                 log(train_step(*players, opt_G, opt_D, real[mine], z[mine], args.bf16, args.r1))
-                # The newest weights' share falls from 1, which forgets the start, to 1 - ema.
+                # The newest weights' share: 1 at first, to forget the untrained G, later 1 - ema.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)

@@ -62,7 +62,11 @@ def find_archs(script):
     """
     for folder in (Path(__file__).resolve().parent, Path.cwd()):
         path = folder / f"{script}.py"
-        if script.isidentifier() and path.exists() and "\nARCHS = {" in path.read_text("utf-8"):
+        if (
+            re.fullmatch(r"[\w-]+", script)
+            and path.exists()
+            and "\nARCHS = {" in path.read_text("utf-8")
+        ):
             spec = importlib.util.spec_from_file_location(script, path)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)

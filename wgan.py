@@ -157,7 +157,7 @@ def main():
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), **adam) for net in (G, D))
     else:
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
-    # Samples are drawn by a moving average of G, its BatchNorm statistics too: steadier than G.
+    # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
     average = copy.deepcopy(G).eval()
     pairs = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
@@ -182,6 +182,8 @@ def main():
     folder = common.run_folder(args, checkpoint, SCRIPT)
     milestones = {round(args.epochs * part / 4) for part in range(5)}
 
+    log = common.Log(folder, CURVES, args, steps, done)
+
     @torch.inference_mode()
     def draw(epoch):
         fakes = average(fixed_z)
@@ -190,7 +192,7 @@ def main():
         both = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
         common.save_sheet(folder / "real_vs_fake.png", both, rows=["real", "generated"])
 
-    with common.Log(folder, CURVES, args, steps, done) as log:
+    with log:
         if done == 0:
             draw(0)
         for epoch in range(done + 1, args.epochs + 1):
@@ -201,7 +203,7 @@ def main():
                 z = torch.randn(per_step, args.z_dim, device=device)
                 reals, zs = (x[common.RANK :: common.WORLD].chunk(args.n_critic) for x in (real, z))
                 log(train_step(*players, opt_G, opt_D, reals, zs, args.bf16, args.clip, args.gp))
-                # The newest weights' share falls from 1, which forgets the start, to 1 - ema.
+                # The newest weights' share: 1 at first, to forget the untrained G, later 1 - ema.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)

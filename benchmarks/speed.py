@@ -171,7 +171,7 @@ def run_floor(command, folder, device, bf16):
     G.to(device, memory_format=torch.channels_last)  # which leaves what is no convolution alone
     D.to(device, memory_format=torch.channels_last)
     wgan = module.__name__ == "wgan"
-    r1 = {"gan_mlp": 1.0, "gan_cnn": 0.1, "dcgan": float(options[-1:] != ["upsample"])}
+    r1 = 0.1 if module.__name__ == "gan_cnn" or options[-1:] == ["upsample"] else 1.0
     gp, n_critic = (10.0, 2) if options[:1] == ["--gp"] else (0.0, 5 if wgan else 1)
     adam = {"lr": 5e-4 if wgan else 1e-3, "betas": (0.0, 0.9) if wgan else (0.5, 0.999)}
     make = functools.partial(torch.optim.Adam, **adam, fused=True)
@@ -182,7 +182,7 @@ def run_floor(command, folder, device, bf16):
     z = torch.randn(len(real), 100, device=device)
     if wgan:
         real, z = real.chunk(n_critic), z.chunk(n_critic)
-    more = {"gp": gp} if wgan else {"r1": r1[module.__name__]}
+    more = {"gp": gp} if wgan else {"r1": r1}
     step = functools.partial(module.train_step, G, D, make(G.parameters()), make(D.parameters()))
     for count in (5, len(images) // (n_critic * 128)):  # the first to warm up
         for _ in range(count):

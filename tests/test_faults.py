@@ -105,6 +105,18 @@ def test_signals_in_the_middle_of_an_epoch(number, code, home):
     assert "finished" in finish("gan_mlp", "--resume", "my run", "--epochs", str(epoch + 1))
 
 
+def test_stopped_before_there_is_anything_to_resume(home, type_in):
+    line = ["gan_mlp", "--dataset", "sample", "--batch-size", "2", "--out", "run"]
+    process = begin(*line)
+    while not Path("run/progress.png").exists():  # drawn before the first epoch
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, "") and "nothing to resume" in out
+    again = type_in(*line)
+    assert again.code == 2 and "is not empty" in again.err and "--resume" not in again.err
+
+
 def test_a_full_disk(home):
     """Files may not grow any more: a message, and what was there is whole."""
     finish(*command("gan_mlp", "--epochs", "2", "--out", "run"))

@@ -95,4 +95,4 @@ def test_images(judge):
         for path in data.iterdir():
             path.unlink()
         (data / "train-images-idx3-ubyte").write_bytes(body)
-        judge("gan_mlp", "--data-dir", data, "--dry-run", "--batch-size", "4", "--out", f"{number}")
+        judge("gan_mlp", "--data-dir", data, "--dry-run", "--batch-size", "4")

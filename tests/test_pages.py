@@ -34,10 +34,10 @@ def test_command(script, options, type_in, tmp_path):
     if script == "perturb":
         words += ["--ckpt", str(HERE / "data" / "g.pt"), "--out", str(tmp_path / "figure.png")]
     else:
-        words += ["--dataset", "sample", "--dry-run", "--batch-size", "8", "--out", "run"]
+        words += ["--dataset", "sample", "--dry-run", "--batch-size", "8"]
     assert type_in(script, *words).code == 0
     if script in ARCHS:
-        assert torch.load("run/g.pt")["script"] == script
+        assert torch.load(f"runs/{script}-dry-run/g.pt")["script"] == script
 
 
 def test_links_and_pictures_are_there():

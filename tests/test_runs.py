@@ -183,12 +183,14 @@ def test_samples_more_often(type_in):
 
 def test_dry_run_is_two_steps_of_everything(type_in):
     for script in ("gan_mlp", "gan_cnn", "dcgan", "wgan"):
-        result = type_in(script, "--dry-run", "--dataset", "sample", "--batch-size", "4")
+        line = ["--dry-run", "--dataset", "sample", "--batch-size", "4", "--out", "run"]
+        result = type_in(script, *line)
         assert result.code == 0, result.err
         folder = Path("runs", f"{script}-dry-run")
         assert all((folder / name).exists() for name in FILES)
         assert [row["step"] for row in read(folder)] == ["1", "2"]
     assert "nothing to resume" in type_in("gan_mlp", "--resume").err  # a dry run is not meant
+    assert not Path("run").exists()  # --out is free for the run that was tried
 
 
 def test_samples_and_real_images_are_drawn_in_the_right_greys(type_in):
