@@ -3,6 +3,7 @@
 python dcgan.py                            # report E: transposed convolutions
 python dcgan.py --arch upsample            # reports A and D: upsampling, then convolutions
 python dcgan.py --epochs 200 --device cuda
+torchrun --nproc-per-node 2 dcgan.py       # two processes share every batch
 python dcgan.py --resume --epochs 400      # go on with the newest run
 """
 
@@ -139,7 +140,7 @@ ARCHS = {
 
 # ---- training
 
-# What train_step returns, as losses.csv names it and losses.png draws it.
+# What train_step returns, for losses.csv and losses.png. loss_D comes without the penalty.
 CURVES = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
 EPS = 1e-12  # keeps a logarithm from being infinite
 

@@ -192,7 +192,7 @@ def cost(arch):
 
 # ---- training
 
-# What train_step returns, as losses.csv names it and losses.png draws it.
+# What train_step returns, for losses.csv and losses.png. loss_D comes without the penalty.
 CURVES = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
 EPS = 1e-12  # keeps a logarithm from being infinite
 

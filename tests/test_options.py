@@ -51,6 +51,7 @@ for script, archs in ARCHS.items():
         if script == "wgan"
         else {"--beta1": number, "--r1": number}
     )
+OPTIONS["gan_mlp"]["--beta2"] = number
 several = st.lists(number, max_size=3).map(" ".join)
 OPTIONS["perturb"] = {
     "--ckpt": st.sampled_from(["g.pt", "full", "full/g.pt", "full/file", "nowhere.pt", ""]),
