@@ -109,6 +109,7 @@ def test_stopped_before_there_is_anything_to_resume(home, type_in):
     line = ["gan_mlp", "--dataset", "sample", "--batch-size", "2", "--out", "run"]
     process = begin(*line)
     while not Path("run/progress.png").exists():  # drawn before the first epoch
+        assert process.poll() is None, "it ended before it could be stopped"
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
