@@ -80,8 +80,8 @@ def load_generator(path):
     archs = find_archs(saved["script"])
     if saved["arch"] not in archs:
         raise common.Mistake(f"{saved['script']}.py has no --arch {saved['arch']} as {path} says")
+    G = archs[saved["arch"]][0](saved["z_dim"])
     with common.must_fit(path):
-        G = archs[saved["arch"]][0](saved["z_dim"])
         G.load_state_dict(saved["state_dict"] if "state_dict" in saved else saved["average"])
     if not all(weight.isfinite().all() for weight in G.state_dict().values()):
         raise common.Mistake(f"{path} has weights that are not finite numbers")

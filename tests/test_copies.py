@@ -44,6 +44,16 @@ def test_a_copy_trains_resumes_and_its_last_line_works(project):
     assert Path("runs/my-gan/perturb.png").exists()
 
 
+def test_a_fault_in_a_copy_keeps_its_own_words(project):
+    text = Path("gan_mlp.py").read_text()
+    Path("mine.py").write_text(text.replace("nn.Linear(z_dim, 128)", "nn.Linaer(z_dim, 128)"))
+    saved = torch.load("data/g.pt", weights_only=True)
+    torch.save(saved | {"script": "mine", "arch": "basic"}, "g.pt")
+    command = f"{sys.executable} perturb.py --ckpt g.pt"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "Traceback" in done.stderr and "'Linaer'" in done.stderr
+
+
 ADAPTED = {  # dcgan.py for images of 64x64 in colour: what has to change
     "128 * 7 * 7": "128 * 16 * 16",
     "nn.ConvTranspose2d(64, 1, 4, 2, 1)": "nn.ConvTranspose2d(64, 3, 4, 2, 1)",
