@@ -1,11 +1,13 @@
 """What the scripts share because no lesson is in it: options, data, files kept safe, pictures."""
 
 import argparse
+import atexit
 import contextlib
 import ctypes
 import gzip
 import io
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -61,7 +63,8 @@ def number(kind, low, high=10**6):
         with contextlib.suppress(ValueError):
             if low <= kind(text) <= high:
                 return kind(text)
-        raise argparse.ArgumentTypeError(f"{text} is no {kind.__name__} from {low} to {high}")
+        whole = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text}: give {whole} from {low} to {high}")
 
     return parse
 
@@ -79,7 +82,7 @@ def make_parser(doc):
     add("--data-dir", type=os.path.abspath, help="the folder that has them (data)")
     add("--out", help="a folder for the results (a new one in runs)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (%(default)s)")
-    add("--seed", type=number(int, 0, 2**32 - 1), default=0, help="of all chance (%(default)s)")
+    add("--seed", type=number(int, 0, 2**32 - 1), default=0, help="of random numbers (%(default)s)")
     add("--resume", nargs="?", const="", metavar="RUN", help="go on with RUN (the newest)")
     add("--sample-every", type=whole, metavar="N", help="draw every N epochs too")
     add("--tensorboard", action="store_true", help="log for TensorBoard too")
@@ -102,8 +105,7 @@ def parse_args(parser, script):
     if checkpoint["script"] != script:
         raise Mistake(f"{path} is of {checkpoint['script']}.py: resume it with that script")
     saved = {name: checkpoint["args"][name] for name in vars(args) if name in checkpoint["args"]}
-    texts = {name: str(value) for name, value in saved.items() if type(value) in (int, float)}
-    parser.set_defaults(**saved | texts)  # argparse checks a text as if it had been typed
+    parser.set_defaults(**saved)
     args = parser.parse_args()
     del args.resume
     for name, value in saved.items():
@@ -131,14 +133,13 @@ def pick_device(name):
         raise Mistake(f"--device {name}: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.set_float32_matmul_precision("high")  # TF32: as good here, and much faster
     elif device.type == "cpu":
         keep_freed_memory()
     return device
 
 
 def keep_freed_memory():
-    """Have glibc keep what a step frees for the next: to give it back took up to half of a step."""
+    """Have glibc keep freed memory for the next step: returning it took up to half of a step."""
     with contextlib.suppress(OSError, AttributeError):  # not on every system
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(-4, 0)  # M_MMAP_MAX
@@ -163,8 +164,11 @@ def read_idx(path):
 
 def find_images(dataset, data_dir=None):
     """The file of training images, plain or gzipped, as torchvision or Debian keeps it; or None."""
-    folders = [Path(data_dir or DATA, DATASETS[dataset], "raw"), Path(data_dir or DATA)]
-    folders += [DEBIAN] * (dataset == "fashion-mnist" and not data_dir)
+    folders = [Path(data_dir or DATA, DATASETS[dataset], "raw")]
+    if data_dir:
+        folders += [Path(data_dir)]
+    elif dataset == "fashion-mnist":  # whose files have the same names as those of the others
+        folders += [DATA, DEBIAN]
     files = [folder / f"train-images-idx3-ubyte{gz}" for folder in folders for gz in ("", ".gz")]
     return next(filter(Path.exists, files), None)
 
@@ -178,7 +182,11 @@ def download(dataset, folder):
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as new:
             getattr(datasets, name)(new, download=True)
-            os.replace(Path(new, name), Path(folder, name))
+            try:
+                os.replace(Path(new, name), Path(folder, name))
+            except OSError:  # another process was faster
+                if not find_images(dataset, Path(folder, name, "raw")):
+                    raise
     finally:
         socket.setdefaulttimeout(before)
         with contextlib.suppress(OSError):
@@ -188,6 +196,9 @@ def download(dataset, folder):
 
 def load_images(args, per_step):
     """All training images as bytes, and the name of their data set."""
+    if args.batch_size % WORLD or args.batch_size < 2 * WORLD:
+        need = f"a multiple of {WORLD}, {2 * WORLD} or more"
+        raise Mistake(f"{WORLD} processes share a batch: --batch-size must be {need}")
     dataset, folder = args.dataset or "fashion-mnist", args.data_dir or DATA
     try:
         path = SAMPLE if dataset == "sample" else find_images(dataset, args.data_dir)
@@ -261,7 +272,7 @@ def must_fit(path):
 
 
 def newest(*patterns):
-    """Files in runs that match, the newest first; what a dry run left is not meant."""
+    """Files in runs that match, the newest first, without those of dry runs."""
     paths = [path for pattern in patterns for path in Path("runs").glob(pattern)]
     paths.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [path for path in paths if "-dry-run" not in path.parent.name]
@@ -270,7 +281,9 @@ def newest(*patterns):
 def run_folder(args, checkpoint, script):
     """The folder of a run: the resumed one's, or a new one, which is --out or a free name in runs."""
     if RANK > 0:
-        return Path(tempfile.mkdtemp())  # what any but the first process writes is not kept
+        folder = tempfile.mkdtemp()  # what any but the first process writes is not kept
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)
     if checkpoint:
         print(f"going on with {checkpoint['folder']} after epoch {checkpoint['epoch']}")
         return checkpoint["folder"]

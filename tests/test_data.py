@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import http.server
+import shutil
 import socket
 import threading
 import time
@@ -76,6 +77,9 @@ def test_a_data_dir_that_is_given_is_the_only_place(home, monkeypatch, tmp_path)
     monkeypatch.setattr(common, "DATA", tmp_path)
     assert common.find_images("fashion-mnist").parent == tmp_path / "data"
     assert common.find_images("mnist") is None  # Debian's folder holds no digits
+    shutil.copy(tmp_path / "data" / "train-images-idx3-ubyte.gz", tmp_path)
+    assert common.find_images("fashion-mnist").parent == tmp_path
+    assert common.find_images("mnist") is None  # nor is a file that only has the name of digits
 
 
 def test_the_bundled_sample_is_real_and_small():
@@ -120,6 +124,18 @@ def test_download_that_arrives_damaged_leaves_nothing(type_in, nowhere, mirror):
     result = type_in("gan_mlp", *QUICK, "--dataset", "fashion-mnist")
     assert result.code == 2 and "no download" in result.err
     assert not common.DATA.exists()
+
+
+def test_two_processes_that_download_at_once(nowhere, mirror, monkeypatch):
+    fashion = common.datasets.FashionMNIST
+
+    def slower(folder, download):
+        fashion(folder, download=download)
+        shutil.copytree(Path(folder, "FashionMNIST"), common.DATA / "FashionMNIST")
+
+    monkeypatch.setattr(common.datasets, "FashionMNIST", slower)
+    assert len(common.read_idx(common.download("fashion-mnist", common.DATA))) == 60
+    assert [path.name for path in common.DATA.iterdir()] == ["FashionMNIST"]
 
 
 def test_a_site_that_accepts_and_never_answers_is_given_up_in_seconds(

@@ -13,14 +13,14 @@ IMAGES = idx(pictures(50))
 
 OPTIONS = {
     "--epochs 0": "from 1 ",
-    "--epochs many": "no int",
+    "--epochs many": "a whole number from",
     "--batch-size 0": "from 2 ",
     "--batch-size 101": "--batch-size",
-    "--lr nan": "no float",
-    "--lr 0": "no float",
+    "--lr nan": "a number from",
+    "--lr 0": "a number from",
     "--z-dim 0": "from 1 ",
     "--seed -1": "from 0 ",
-    "--ema 1": "no float",
+    "--ema 1": "a number from",
     "--arch none": "invalid choice",
     "--dataset cifar": "invalid choice",
     "--device gpu": "--device gpu",

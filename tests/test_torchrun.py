@@ -11,7 +11,7 @@ from conftest import HERE, SMALL
 from test_runs import FILES, columns
 
 
-def torchrun(script, *arguments):
+def torchrun(script, *arguments, code=0):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*launch, HERE / f"{script}.py", *arguments]
     done = subprocess.run(
@@ -20,10 +20,10 @@ def torchrun(script, *arguments):
         check=False,
         text=True,
         timeout=300,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(Path.cwd().parent)},
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stderr
+    return done.stdout if code == 0 else done.stderr
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ def test_one_folder_and_one_voice_and_either_resumes_the_other(family, home, typ
     out = torchrun(*family, *SMALL, "--data-dir", "../data")
     assert out.count("epoch 2/2") == out.count("finished: ") == 1
     assert [folder.name for folder in Path("runs").iterdir()] == [script]
+    assert not list(Path("..").glob("tmp*"))  # the second process left nothing behind
     assert all((Path("runs", script) / name).exists() for name in FILES)
     assert np.isfinite(columns(f"runs/{script}")).all()
     assert type_in(script, "--resume", "--epochs", "3").code == 0
@@ -53,3 +54,9 @@ def test_nearly_the_losses_of_one_process(home, type_in):
     assert type_in(*line, "one").code == 0
     both = [columns(out)[:, 2:].mean(0) for out in ("one", "two")]
     np.testing.assert_allclose(*both, rtol=0.1)
+
+
+def test_a_batch_that_cannot_be_shared(home):
+    said = torchrun("gan_mlp", "--batch-size", "9", "--data-dir", "../data", code=1)
+    assert "2 processes share a batch: --batch-size must be a multiple of 2, 4 or more" in said
+    assert not Path("runs").exists()
