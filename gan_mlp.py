@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import common
 
-SCRIPT = Path(__file__).stem  # names its runs: those of a copy are named after the copy
+SCRIPT = Path(__file__).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
@@ -156,7 +156,7 @@ def slope_penalty(D, real):
     Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
     """
     real = real.detach().requires_grad_()
-    # Undoes the Sigmoid. clamp keeps the logit finite: beyond it there is no penalty.
+    # Undoes the Sigmoid. clamp keeps the logit finite; where D is surer, its slope counts as 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     return slope.square().flatten(1).sum(1).mean() / 2
@@ -167,7 +167,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
     # D learns to say 1 for real and 0 for generated images: it maximises log D(x) +
-    # log(1 - D(G(z))). That is minus BCELoss with targets 1 and 0. detach: G learns nothing here.
+    # log(1 - D(G(z))). The loss is the negative, as BCELoss. detach: G learns nothing here.
     with autocast:
         fake = G(z)
         D_real, D_fake = D(real), D(fake.detach())
@@ -204,6 +204,8 @@ def main():
     args, checkpoint = common.parse_args(parser, SCRIPT)
 
     device = common.pick_device(args.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for matrices: fast, and exact enough
     if args.device == "auto" and device.type == "mps" and args.r1:
         device = torch.device("cpu")  # the penalty takes second derivatives: never tried on mps
     images, args.dataset = common.load_images(args, args.batch_size)
@@ -219,18 +221,17 @@ def main():
     opt_D = torch.optim.Adam(D.parameters(), **adam)
     # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
     average = copy.deepcopy(G).eval()
-    pairs = zip(average.state_dict().values(), G.state_dict().values())
-    pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # the seed above gives a resumed run the same
+    both = zip(average.state_dict().values(), G.state_dict().values())  # no copies
+    pairs = [(mean, newest) for mean, newest in both if mean.is_floating_point()]
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
 
+    # What a checkpoint holds, beside the options and the number of epochs done.
+    parts = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}
     done = checkpoint["epoch"] if checkpoint else 0
     if checkpoint:
         with common.must_fit(checkpoint["folder"]):
-            G.load_state_dict(checkpoint["G"])
-            D.load_state_dict(checkpoint["D"])
-            average.load_state_dict(checkpoint["average"])
-            opt_G.load_state_dict(checkpoint["opt_G"])
-            opt_D.load_state_dict(checkpoint["opt_D"])
+            for name, part in parts.items():
+                part.load_state_dict(checkpoint[name])
     players = [G, D]
     if common.WORLD > 1:  # under torchrun: several processes, each with a part of every batch
         players = [DistributedDataParallel(net, broadcast_buffers=False) for net in players]
@@ -251,8 +252,8 @@ def main():
         fakes = average(fixed_z)
         log.samples(common.grid(fakes), epoch)
         common.save_progress(folder, milestones)
-        both = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
-        common.save_sheet(folder / "real_vs_fake.png", both, rows=["real", "generated"])
+        compared = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
+        common.save_sheet(folder / "real_vs_fake.png", compared, rows=["real", "generated"])
 
     with log:
         if done == 0:
@@ -264,7 +265,8 @@ def main():
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
                 log(train_step(*players, opt_G, opt_D, real[mine], z[mine], args.bf16, args.r1))
-                # The newest weights' share: 1 at first, to forget the untrained G, later 1 - ema.
+                # The newest weights' share: all at first, then less, after 10 / (1 - ema) steps
+                # 1 - ema. So the untrained G is soon forgotten.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)
@@ -280,13 +282,7 @@ def main():
             about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
             about |= {"epoch": epoch, "args": vars(args)}
             common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})
-            state = {
-                "G": G.state_dict(),
-                "D": D.state_dict(),
-                "average": average.state_dict(),
-                "opt_G": opt_G.state_dict(),
-                "opt_D": opt_D.state_dict(),
-            }
+            state = {name: part.state_dict() for name, part in parts.items()}
             common.save(folder / "ckpt.pt", about | state)
     print(f"finished: {folder}\nnext: python perturb.py --ckpt {folder / 'g.pt'}")
 

@@ -270,3 +270,4 @@ def test_multiply_adds_counted_by_hand():
     G = 100 * 256 * 16 * 1 + 256 * 128 * 9 * 16 + 128 * 64 * 16 * 49 + 64 * 16 * 196
     D = 64 * 16 * 196 + 64 * 128 * 16 * 49 + 128 * 256 * 9 * 16 + 256 * 16 * 1
     assert MODULES["gan_cnn"].cost("conv4")[1] == G + D
+    assert MODULES["gan_cnn"].cost("conv4", z_dim=10)[1] == G + D - 90 * 256 * 16

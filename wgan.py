@@ -4,9 +4,9 @@
     python wgan.py --gp 10             # gradient penalty instead of clipping (WGAN-GP)
     python wgan.py --resume --epochs 40
 
-An epoch is one pass of the critic over the data: every one of its steps gets real images of its
-own, so at 5 of them to one of the generator, an epoch has 93 steps of the generator, not 468; with
---gp, at 2 to one, 234.
+An epoch is one pass of the critic over the data: each of its steps gets new real images. With 5
+steps of the critic for each step of the generator, an epoch has 93 steps of the generator, not 468;
+with --gp, which takes 2, it has 234.
 """
 
 import copy
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import common
 
-SCRIPT = Path(__file__).stem  # names its runs: those of a copy are named after the copy
+SCRIPT = Path(__file__).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
@@ -139,6 +139,8 @@ def main():
     per_step = args.n_critic * args.batch_size
 
     device = common.pick_device(args.device)
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 for matrices: fast, and exact enough
     if args.device == "auto" and device.type == "mps" and args.gp:
         device = torch.device("cpu")  # the penalty takes second derivatives: never tried on mps
     if args.bf16 is None:  # on where it is faster: docs/speed.md
@@ -159,24 +161,24 @@ def main():
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
     # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
     average = copy.deepcopy(G).eval()
-    pairs = zip(average.state_dict().values(), G.state_dict().values())
-    pairs = [(mean, newest) for mean, newest in pairs if mean.is_floating_point()]
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # the seed above gives a resumed run the same
+    both = zip(average.state_dict().values(), G.state_dict().values())  # no copies
+    pairs = [(mean, newest) for mean, newest in both if mean.is_floating_point()]
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
 
+    # What a checkpoint holds, beside the options and the number of epochs done.
+    parts = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}
     done = checkpoint["epoch"] if checkpoint else 0
     if checkpoint:
         with common.must_fit(checkpoint["folder"]):
-            G.load_state_dict(checkpoint["G"])
-            D.load_state_dict(checkpoint["D"])
-            average.load_state_dict(checkpoint["average"])
-            opt_G.load_state_dict(checkpoint["opt_G"])
-            opt_D.load_state_dict(checkpoint["opt_D"])
+            for name, part in parts.items():
+                part.load_state_dict(checkpoint[name])
     players = [G, D]
     if common.WORLD > 1:  # under torchrun: several processes, each with a part of every batch
         players = [DistributedDataParallel(net, broadcast_buffers=False) for net in players]
 
     print(G, D, sep="\n")
-    how = f"Adam, penalty {args.gp:g}" if args.gp else f"RMSprop, clipping at {args.clip:g}"
+    how = f"RMSprop, clipping at {args.clip:g}"
+    how = f"Adam with betas 0 and 0.9, penalty {args.gp:g}" if args.gp else how
     how += f"; lr {args.lr:g}; {args.n_critic} steps of D to one of G; average {args.ema:g}"
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {how}")
     folder = common.run_folder(args, checkpoint, SCRIPT)
@@ -189,8 +191,8 @@ def main():
         fakes = average(fixed_z)
         log.samples(common.grid(fakes), epoch)
         common.save_progress(folder, milestones)
-        both = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
-        common.save_sheet(folder / "real_vs_fake.png", both, rows=["real", "generated"])
+        compared = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
+        common.save_sheet(folder / "real_vs_fake.png", compared, rows=["real", "generated"])
 
     with log:
         if done == 0:
@@ -203,7 +205,8 @@ def main():
                 z = torch.randn(per_step, args.z_dim, device=device)
                 reals, zs = (x[common.RANK :: common.WORLD].chunk(args.n_critic) for x in (real, z))
                 log(train_step(*players, opt_G, opt_D, reals, zs, args.bf16, args.clip, args.gp))
-                # The newest weights' share: 1 at first, to forget the untrained G, later 1 - ema.
+                # The newest weights' share: all at first, then less, after 10 / (1 - ema) steps
+                # 1 - ema. So the untrained G is soon forgotten.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)
@@ -215,13 +218,7 @@ def main():
             about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
             about |= {"epoch": epoch, "args": vars(args)}
             common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})
-            state = {
-                "G": G.state_dict(),
-                "D": D.state_dict(),
-                "average": average.state_dict(),
-                "opt_G": opt_G.state_dict(),
-                "opt_D": opt_D.state_dict(),
-            }
+            state = {name: part.state_dict() for name, part in parts.items()}
             common.save(folder / "ckpt.pt", about | state)
     print(f"finished: {folder}\nnext: python perturb.py --ckpt {folder / 'g.pt'}")
 
