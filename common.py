@@ -428,13 +428,13 @@ def save_losses(folder, curves, title):
         for name, colour in zip(names, ("tab:blue", "tab:orange")):
             axes.plot(at, data[name], color=colour, alpha=0.25, linewidth=0.6)
             mean = np.convolve(data[name], np.ones(window) / window, "valid")
-            axes.plot(at[window // 2 :][: len(mean)], mean, color=colour, label=name)
+            axes.plot(at[window // 2 :][: len(mean)], mean, color=colour, label=name, zorder=3)
         # a few spikes must not flatten the rest
         axes.set_ylim(np.percentile([data[name] for name in names], [0.2, 99.8]) + [-0.05, 0.05])
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-        axes.legend(loc="upper right")
-    panels[0].set_title(title)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+    panels[0].set_title(title, loc="left")
     panels[-1].set_xlabel("epoch")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     save_png(folder / "losses.png", figure)
