@@ -164,11 +164,9 @@ def read_idx(path):
 
 def find_images(dataset, data_dir=None):
     """The file of training images, plain or gzipped, as torchvision or Debian keeps it; or None."""
-    folders = [Path(data_dir or DATA, DATASETS[dataset], "raw")]
-    if data_dir:
-        folders += [Path(data_dir)]
-    elif dataset == "fashion-mnist":  # whose files have the same names as those of the others
-        folders += [DATA, DEBIAN]
+    # All three sets have files of the same name: without a folder's name, only Fashion's are meant.
+    flat = [Path(data_dir)] if data_dir else [DATA, DEBIAN] * (dataset == "fashion-mnist")
+    folders = [Path(data_dir or DATA, DATASETS[dataset], "raw"), *flat]
     files = [folder / f"train-images-idx3-ubyte{gz}" for folder in folders for gz in ("", ".gz")]
     return next(filter(Path.exists, files), None)
 
@@ -333,11 +331,10 @@ class Log:
         if self.board:
             self.board.close()
         if kind and kind is not Mistake:
-            command = f'To go on: python {sys.argv[0]} --resume "{self.folder}"'
-            saved = (self.folder / "ckpt.pt").exists()
-            self.say(
-                f"\nstopped. {command if saved else 'No epoch was finished: nothing to resume.'}"
-            )
+            next_step = "No epoch was finished: nothing to resume."
+            if (self.folder / "ckpt.pt").exists():
+                next_step = f'To go on: python {sys.argv[0]} --resume "{self.folder}"'
+            self.say(f"\nstopped. {next_step}")
 
     def __call__(self, losses):
         self.losses.append(losses)

@@ -355,7 +355,7 @@ def draw_epochs(curves):
             axes.set_yscale("log")
             axes.legend(fontsize=8)
         else:
-            axes.set_ylim(0, 10 if column == "classes" else 1)
+            axes.set_ylim(0, 10.5 if column == "classes" else 1.05)
     figure.supxlabel("epoch")
     common.save_png(DOCS / "epochs.png", figure)
 
