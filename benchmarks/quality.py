@@ -24,16 +24,14 @@ saturated   share of pixels within 1 % of black or white
 The features are this classifier's, so its numbers stand beside each other, and not beside the
 FIDs of papers, which use the features of an Inception network trained on photographs.
 
---train trains every network with all the seeds. It also draws docs/contact.png, all generators at
-the same z, and docs/time.png, the Frechet distance against the time trained. What it trained stays
-in runs/quality, and is not trained again; with --only NAME... it does the commands that contain one
-of the names, and draws neither.
+--train trains every network with all the seeds, and draws docs/contact.png, all generators at the
+same z. What it trained stays in runs/quality, and is not trained again. With --only NAME... it does
+the commands that contain one of the names, and draws nothing.
 --each prints a row for each of the epochs 1, 2, 5, 10, ..., and draws docs/epochs.png.
 """
 
 import argparse
 import gzip
-import re
 import shutil
 import statistics
 import subprocess
@@ -157,7 +155,7 @@ def load_classifier(second, data_dir, device):
         common.save(path, train_classifier(second, data_dir, device).state_dict())
     net = Classifier(second)
     net.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    net.to(device).eval()
+    net.to(device, memory_format=torch.channels_last).eval()
     images, classes = read("t10k", data_dir)
     right = (describe(net, images)[1] == classes).float().mean().item()
     if right < 0.92:
@@ -301,13 +299,6 @@ def train_until(stage, family, seed, out, args):
             raise common.Mistake(f"{out} could not be trained")
 
 
-def seconds_until(out, stage):
-    """How long the epochs until then took, as the script printed it, so without its start."""
-    log = Path(f"{out}.log").read_text()
-    found = re.findall(r"^epoch (\d+)/.* ([\d.]+) s$", log, re.MULTILINE)
-    return sum(float(took) for epoch, took in dict(found).items() if int(epoch) <= stage)
-
-
 # ---- the table and the pictures
 def references(data_dir):
     """What the numbers are for images that are good, or bad in a known way."""
@@ -330,11 +321,11 @@ def table_row(name, epochs, seeds, found):
     return f"| {' | '.join(cells)} |"
 
 
-def draw_contact(runs, real):
-    """A row of images for each run, all of the same z."""
-    generators = [perturb.load_generator(out / "g.pt")[0] for out in runs]
-    rows = [real[:12], *(draw(G, noise(100, 12)) for G in generators)]
-    labels = ["real", *(out.name.rpartition("-seed")[0] for out in runs)]
+def draw_contact(generators, real):
+    """A row of images for each generator, all of the same z."""
+    rows = [real[:12]]
+    rows += [draw(perturb.load_generator(path)[0], noise(100, 12)) for path in generators.values()]
+    labels = ["real", *generators]
     sheet = common.grid(torch.cat(rows), 12, zoom=2)
     common.save_sheet(DOCS / "contact.png", sheet, rows=labels, fontsize=10)
 
@@ -360,24 +351,6 @@ def draw_epochs(curves):
     common.save_png(DOCS / "epochs.png", figure)
 
 
-def draw_time(runs, judge, epochs):
-    """Frechet distance against training time, for each run a curve through its stages."""
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
-    axes = figure.subplots()
-    for index, out in enumerate(runs):
-        times = [seconds_until(out, stage) for stage in stages(epochs)]
-        distances = [judge.distance(out / f"g-{stage:03d}.pt") for stage in stages(epochs)]
-        style = {"color": f"C{index % 10}", "linestyle": "-" if index < 10 else "--"}
-        axes.loglog(times, distances, "o", label=out.name.rpartition("-seed")[0], **style)
-    axes.axvline(300, color="grey", linewidth=0.8)
-    axes.text(300, axes.get_ylim()[1], " five minutes", va="top", color="grey")
-    axes.set_xlabel("training time, s")
-    axes.set_ylabel("Frechet distance")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=9, ncols=2)
-    common.save_png(DOCS / "time.png", figure)
-
-
 def table_lines(args, families):
     """Train what is to be trained, and judge it all: the table, line by line."""
     device = common.pick_device(args.device)
@@ -394,7 +367,7 @@ def table_lines(args, families):
     for path in args.generators:
         row, saved = judge.generator(path)
         yield table_row(path.parent.name or path, saved["epoch"], saved["args"].get("seed"), [row])
-    runs, curves = [], {}  # the first seed's, and the means of all
+    generators, curves = {}, {}  # the first seed's, and the means of all
     for family in families:
         outs = [train(family, seed, args) for seed in args.seeds]
         for epoch in stages(args.epochs) if args.each else [args.epochs]:
@@ -402,12 +375,11 @@ def table_lines(args, families):
             yield table_row(family, epoch, " ".join(map(str, args.seeds)), found)
             means = {name: statistics.mean(row[name] for row in found) for name in COLUMNS}
             curves.setdefault(family, []).append((epoch, means))
-        runs += outs[:1]
+        generators[family] = outs[0] / f"g-{args.epochs:03d}.pt"
     if args.each:
         draw_epochs(curves)
     if args.train and not args.only:
-        draw_contact(runs, real)
-        draw_time(runs, judge, args.epochs)
+        draw_contact(generators, real)
 
 
 def main():

@@ -65,14 +65,6 @@ def test_stages():
     assert quality.stages(200) == [1, 2, 5, 10, 20, 50, 100, 150, 200]
 
 
-def test_only_the_epochs_of_a_stage_count(tmp_path):
-    """Epoch 2 was done twice, because the training was stopped before it was safe."""
-    lines = ["epoch 1/2  loss_D 1.000  1.50 s", "epoch 2/2  loss_D 0.900  9.00 s", "stopped. 3 s"]
-    lines += ["epoch 2/5  loss_D 0.900  1.25 s", "epoch 3/5  loss_D 0.800  10.00 s"]
-    (tmp_path / "run-0.9-seed0.log").write_text("\n".join(lines))
-    assert quality.seconds_until(tmp_path / "run-0.9-seed0", 2) == 2.75
-
-
 def test_row_gives_the_spread_of_several_seeds():
     def cells(*found):
         row = quality.table_row("name", 20, "seeds", found).strip("| ").split(" | ")
