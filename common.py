@@ -102,6 +102,8 @@ def parse_args(parser, script):
         raise Mistake(f"nothing to resume: there is no runs/{script}/ckpt.pt")
     path = found[0] / "ckpt.pt" if found[0].is_dir() else found[0]
     checkpoint = load(path)
+    if "state_dict" in checkpoint:  # a g.pt
+        raise Mistake(f"{path} is a generator alone: give --resume its folder")
     if checkpoint["script"] != script:
         raise Mistake(f"{path} is of {checkpoint['script']}.py: resume it with that script")
     saved = {name: checkpoint["args"][name] for name in vars(args) if name in checkpoint["args"]}

@@ -119,6 +119,10 @@ def test_resume_of_another_script(type_in, finished):
     check(type_in("gan_cnn", "--resume", "run"), "gan_mlp.py", tree(".."))
 
 
+def test_resume_of_a_generator(type_in, finished):
+    check(type_in("gan_mlp", "--resume", "run/g.pt"), "its folder", tree(".."))
+
+
 def test_resume_of_damaged_checkpoints(type_in, finished):
     path = Path("run/ckpt.pt")
     whole = path.read_bytes()
