@@ -1,11 +1,11 @@
 """What single entries of the noise z do to the picture: the experiment in which every report ends.
 
-    python perturb.py --ckpt g.pt --positions 0 20 40 60 80 --values -1 5 10
-    python perturb.py --values 0.3 10 --seed 1 3 30 810 114514    # a figure for each seed
-    python perturb.py --add --values -3 3                         # add to the entry, do not set it
-    python perturb.py --scale 0.3 1 3                             # the whole z, smaller and larger
-    python perturb.py --interpolate 9                             # walk from the first z to the last
-    python perturb.py --live                                      # a window with sliders
+python perturb.py --ckpt g.pt --positions 0 20 40 60 80 --values -1 5 10
+python perturb.py --values 0.3 10 --seed 1 3 30 810 114514    # a figure for each seed
+python perturb.py --add --values -3 3                         # add to the entry, do not set it
+python perturb.py --scale 0.3 1 3                             # the whole z, smaller and larger
+python perturb.py --interpolate 9                             # walk from the first z to the last
+python perturb.py --live                                      # a window with sliders
 
 Without --ckpt, or if g.pt is not in this folder, the newest run's generator is taken; before there
 is any run, the one in data.

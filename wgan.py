@@ -1,8 +1,9 @@
 """The Wasserstein GAN of report E: D is a critic that estimates how far the fakes are from the data.
 
-    python wgan.py                     # as published: RMSprop, weights of the critic clipped
-    python wgan.py --gp 10             # gradient penalty instead of clipping (WGAN-GP)
-    python wgan.py --resume --epochs 40
+python wgan.py                     # as published: RMSprop, weights of the critic clipped
+python wgan.py --epochs 100        # as many steps of the generator as 20 epochs of dcgan.py
+python wgan.py --gp 10             # gradient penalty instead of clipping (WGAN-GP)
+python wgan.py --resume --epochs 40
 
 An epoch is one pass of the critic over the data: each of its steps gets new real images. With 5
 steps of the critic for each step of the generator, an epoch has 93 steps of the generator, not 468;
