@@ -315,8 +315,8 @@ def main():
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(args.batch_size, args.z_dim, device=device)
                 log(train_step(*players, opt_G, opt_D, real[mine], z[mine], args.bf16, args.r1))
-                # The newest weights' share: all at first, then less, after 10 / (1 - ema) steps
-                # 1 - ema. So the untrained G is soon forgotten.
+                # The newest weights' share: 1 at first, so that the untrained G is soon forgotten,
+                # then less and less, until it is 1 - ema after 10 / (1 - ema) steps.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)

@@ -13,7 +13,7 @@ is any run, the one in data.
 The table is in grey levels, from 0 for black to 255 for white, and saved as .csv beside the figure:
 brightness      mean of all pixels of the row
 change          mean difference of a pixel from the unchanged row (in a walk: from the last step)
-pixels moved %  how many pixels differ by more than a tenth of the scale
+pixels moved %  how many pixels differ by more than 25.5, a tenth of that range
 sharpness       mean difference of neighbouring pixels: small if blurred, large if grainy
 diversity       mean difference of a pixel between two samples of the row
 """
@@ -127,14 +127,14 @@ def walk(first, last, steps):
         yield f"{t:.2f}", between[None]
 
 
-def measure(images, walk=False):
+def measure(images, from_last=False):
     """For each row of images [rows, columns, ...]: what the reports judge by eye, in grey levels.
 
-    Changes are against the first row, which is the unchanged one; in a walk, against the last step.
+    Changes are against the first row, which is the unchanged one, or against the row before.
     """
     pictures = images.clamp(-1, 1).add(1).mul(127.5)
     grey = pictures.flatten(2)
-    moved = (grey - (torch.cat([grey[:1], grey[:-1]]) if walk else grey[0])).abs()
+    moved = (grey - (torch.cat([grey[:1], grey[:-1]]) if from_last else grey[0])).abs()
     # How far neighbouring pixels differ: little in a blurred picture, much in a grainy one.
     across, down = (pictures.diff(dim=side).abs().mean((1, 2, 3, 4)) for side in (-1, -2))
     columns = {
@@ -291,9 +291,7 @@ def parse_args():
     add("--seed", type=seed, nargs="+", default=[23231], help="of z; a figure for each (23231)")
     add("--out", type=Path, help="the figure, .png (perturb.png beside the generator)")
     # argparse takes -1e1 for an option; with a space before it, for what it is
-    words = [
-        f" {word}" if re.fullmatch(r"-[\d.]+e[+-]?\d+", word) else word for word in sys.argv[1:]
-    ]
+    words = [re.sub(r"^-[\d.]+e[+-]?\d+$", r" \g<0>", word) for word in sys.argv[1:]]
     args = parser.parse_args(words)
     if (args.scale or args.interpolate) and (args.positions or args.values or args.add):
         parser.error("--scale and --interpolate change the whole z: leave --positions, ... out")
@@ -336,7 +334,7 @@ def main():
         names, zs = zip(*make_rows(args, z))
         with torch.inference_mode():
             images = torch.stack([G(z) for z in zs])
-        table = measure(images, walk=bool(args.interpolate))
+        table = measure(images, from_last=bool(args.interpolate))
         tables.append(table)
         for name, values in zip(names, zip(*table.values())):
             lines.append([seed, name, *(f"{value:.4f}" for value in values)])

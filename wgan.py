@@ -92,7 +92,8 @@ def train_step(G, D, opt_G, opt_D, reals, zs, bf16=False, clip=0.01, gp=0.0):
     values = []
     for count, (real, z) in enumerate(zip(reals, zs), start=1):
         # D learns to score real images higher than generated ones. Clipped weights or the penalty
-        # keep it from being steep, and then the difference estimates the Wasserstein distance.
+        # keep it from being steep, and then the difference estimates the Wasserstein distance (up
+        # to a factor, if weights are clipped).
         with autocast, torch.set_grad_enabled(count == len(zs)):  # G learns from the last
             fake = G(z)
         with autocast:
@@ -127,13 +128,16 @@ def main():
     parser = common.make_parser(__doc__)
     add, number = parser.add_argument, common.number
     add("--arch", choices=ARCHS, default="transpose", help="the network (%(default)s)")
-    add("--batch-size", type=number(int, 2), default=128, help="images in a step (%(default)s)")
+    add("--batch-size", type=number(int, 2), default=128, help="images in D's step (%(default)s)")
     add("--lr", type=number(float, 1e-12, 1e30), help="learning rate (5e-5; with --gp 5e-4)")
     add("--n-critic", type=number(int, 1), help="steps of D to one of G (5; with --gp 2)")
-    add(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--clip", type=number(float, 1e-12), default=0.01, help="bound of D's weights (%(default)s)"
     )
-    add("--gp", type=number(float, 0), default=0.0, metavar="W", help="penalise D's slope: try 10")
+    either.add_argument(
+        "--gp", type=number(float, 0), default=0.0, metavar="W", help="penalise D's slope: try 10"
+    )
     args, checkpoint = common.parse_args(parser, SCRIPT)
     args.lr = args.lr or (5e-4 if args.gp else 5e-5)
     args.n_critic = args.n_critic or (2 if args.gp else 5)
@@ -158,8 +162,10 @@ def main():
     if args.gp:
         adam = {"lr": args.lr, "betas": (0.0, 0.9), "fused": True}
         opt_G, opt_D = (torch.optim.Adam(net.parameters(), **adam) for net in (G, D))
+        how = f"Adam with betas 0 and 0.9, penalty {args.gp:g}"
     else:
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
+        how = f"RMSprop, clipping at {args.clip:g}"
     # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
     average = copy.deepcopy(G).eval()
     both = zip(average.state_dict().values(), G.state_dict().values())  # no copies
@@ -178,8 +184,6 @@ def main():
         players = [DistributedDataParallel(net, broadcast_buffers=False) for net in players]
 
     print(G, D, sep="\n")
-    how = f"RMSprop, clipping at {args.clip:g}"
-    how = f"Adam with betas 0 and 0.9, penalty {args.gp:g}" if args.gp else how
     how += f"; lr {args.lr:g}; {args.n_critic} steps of D to one of G; average {args.ema:g}"
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {how}")
     folder = common.run_folder(args, checkpoint, SCRIPT)
@@ -206,8 +210,8 @@ def main():
                 z = torch.randn(per_step, args.z_dim, device=device)
                 reals, zs = (x[common.RANK :: common.WORLD].chunk(args.n_critic) for x in (real, z))
                 log(train_step(*players, opt_G, opt_D, reals, zs, args.bf16, args.clip, args.gp))
-                # The newest weights' share: all at first, then less, after 10 / (1 - ema) steps
-                # 1 - ema. So the untrained G is soon forgotten.
+                # The newest weights' share: 1 at first, so that the untrained G is soon forgotten,
+                # then less and less, until it is 1 - ema after 10 / (1 - ema) steps.
                 weight = max(1 - args.ema, 10 / (step + 9))
                 for mean, newest in pairs:
                     mean.lerp_(newest, weight)

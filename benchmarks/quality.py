@@ -26,7 +26,7 @@ FIDs of papers, which use the features of an Inception network trained on photog
 
 --train trains every network with all the seeds, and draws docs/contact.png, all generators at the
 same z. What it trained stays in runs/quality, and is not trained again. With --only NAME... it does
-the commands that contain one of the names, and draws nothing.
+the commands that contain one of the names, and no contact sheet.
 --each prints a row for each of the epochs 1, 2, 5, 10, ..., and draws docs/epochs.png.
 """
 

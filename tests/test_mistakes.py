@@ -54,7 +54,7 @@ def test_options(script, type_in):
 
 
 @pytest.mark.parametrize(
-    "option", ["--clip 0", "--clip nan", "--n-critic 0", "--gp -1", "--gp nan"]
+    "option", ["--clip 0", "--clip nan", "--n-critic 0", "--gp -1", "--gp nan", "--gp 1 --clip 1"]
 )
 def test_options_of_wgan(option, type_in):
     check(type_in("wgan", *option.split()), option.split()[0], tree(".."))
