@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import ctypes
 import gzip
+import http.client
 import io
 import os
 import shutil
@@ -166,7 +167,8 @@ def read_idx(path):
 
 def find_images(dataset, data_dir=None):
     """The file of training images, plain or gzipped, as torchvision or Debian keeps it; or None."""
-    # All three sets have files of the same name: without a folder's name, only Fashion's are meant.
+    # The files of all three sets have the same names. One that lies in --data-dir itself is taken
+    # for the set asked for, one that lies anywhere else for Fashion-MNIST.
     flat = [Path(data_dir)] if data_dir else [DATA, DEBIAN] * (dataset == "fashion-mnist")
     folders = [Path(data_dir or DATA, DATASETS[dataset], "raw"), *flat]
     files = [folder / f"train-images-idx3-ubyte{gz}" for folder in folders for gz in ("", ".gz")]
@@ -176,10 +178,11 @@ def find_images(dataset, data_dir=None):
 def download(dataset, folder):
     """Have torchvision download the data. It appears in the folder when it is complete."""
     name, before = DATASETS[dataset], socket.getdefaulttimeout()
+    is_new = not Path(folder).exists()
     print(f"downloading {dataset} into {folder}")
     socket.setdefaulttimeout(4)  # or a silent network would be waited for, minutes long
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as new:
             getattr(datasets, name)(new, download=True)
             try:
@@ -189,8 +192,9 @@ def download(dataset, folder):
                     raise
     finally:
         socket.setdefaulttimeout(before)
-        with contextlib.suppress(OSError):
-            Path(folder).rmdir()  # if it is empty
+        if is_new:
+            with contextlib.suppress(OSError):
+                Path(folder).rmdir()  # if it is still empty
     return find_images(dataset, folder)
 
 
@@ -203,7 +207,7 @@ def load_images(args, per_step):
     try:
         path = SAMPLE if dataset == "sample" else find_images(dataset, args.data_dir)
         path = path or download(dataset, folder)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
         why = f"{dataset} is not in {folder}, and no download: {' '.join(str(error).split())}. "
         why += "Connect to the internet once, or name a folder that has it with --data-dir"
         why += ", or `apt install dataset-fashion-mnist`" * (dataset == "fashion-mnist")
@@ -291,13 +295,14 @@ def run_folder(args, checkpoint, script):
         folder = Path(args.out)
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
-            resume = f", or --resume {folder}" * (folder / "ckpt.pt").exists()
+            resume = f', or --resume "{folder}"' * (folder / "ckpt.pt").exists()
             raise Mistake(f"{folder} is not empty: give another --out{resume}")
         return folder
+    Path("runs").mkdir(exist_ok=True)
     for count in range(1, 10**6):
         folder = Path("runs", script + "-dry-run" * args.dry_run + f"-{count}" * (count > 1))
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
 
 
@@ -311,10 +316,11 @@ class Log:
         self.columns = [name for names in curves.values() for name in names]
         self.rows, self.losses, self.board = done * steps, [], None
         if self.table.exists() and done:
-            lines = self.table.read_bytes().splitlines(keepends=True)
+            lines = self.table.read_bytes().splitlines()
             if len(lines) <= self.rows:
                 print(f"* {self.table} has lost lines: {len(lines) - 1} of {self.rows}")
-            write(self.table, b"".join(lines[: self.rows + 1]))  # no epoch that was cut off
+            kept = lines[: self.rows + 1]  # no epoch that was cut off
+            write(self.table, b"".join(line + b"\n" for line in kept))
         else:
             with open(self.table, "x") as table:  # fails if another run has just begun here
                 print("epoch", "step", *self.columns, sep=",", file=table)
@@ -409,7 +415,8 @@ def save_sheet(path, picture, title="", columns=(), rows=(), fontsize=14):
 
 def save_progress(folder, epochs):
     """Side by side, the grids of samples/ that are nearest to these epochs."""
-    drawn = {int(path.stem[6:]): path for path in (folder / "samples").glob("epoch_*.png")}
+    paths = [path for path in (folder / "samples").glob("epoch_*.png") if path.stem[6:].isdigit()]
+    drawn = {int(path.stem[6:]): path for path in paths}
     shown = sorted({min(drawn, key=lambda epoch: abs(epoch - wish)) for wish in epochs})
     grids = [ImageOps.expand(Image.open(drawn[epoch]), 9, "white") for epoch in shown]
     strip = np.concatenate(grids, axis=1)

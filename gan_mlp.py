@@ -284,7 +284,7 @@ def main():
             common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})
             state = {name: part.state_dict() for name, part in parts.items()}
             common.save(folder / "ckpt.pt", about | state)
-    print(f"finished: {folder}\nnext: python perturb.py --ckpt {folder / 'g.pt'}")
+    print(f'finished: {folder}\nnext: python perturb.py --ckpt "{folder / "g.pt"}"')
 
 
 if __name__ == "__main__":

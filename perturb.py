@@ -62,11 +62,8 @@ def find_archs(script):
     """
     for folder in (Path(__file__).resolve().parent, Path.cwd()):
         path = folder / f"{script}.py"
-        if (
-            re.fullmatch(r"[\w-]+", script)
-            and path.exists()
-            and "\nARCHS = {" in path.read_text("utf-8")
-        ):
+        is_name = Path(script).name == script
+        if is_name and path.exists() and "\nARCHS = {" in path.read_text("utf-8"):
             spec = importlib.util.spec_from_file_location(script, path)
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
@@ -291,7 +288,7 @@ def parse_args():
     add("--seed", type=seed, nargs="+", default=[23231], help="of z; a figure for each (23231)")
     add("--out", type=Path, help="the figure, .png (perturb.png beside the generator)")
     # argparse takes -1e1 for an option; with a space before it, for what it is
-    words = [re.sub(r"^-[\d.]+e[+-]?\d+$", r" \g<0>", word) for word in sys.argv[1:]]
+    words = [re.sub(r"^-[\d.]+[eE][+-]?\d+$", r" \g<0>", word) for word in sys.argv[1:]]
     args = parser.parse_args(words)
     if (args.scale or args.interpolate) and (args.positions or args.values or args.add):
         parser.error("--scale and --interpolate change the whole z: leave --positions, ... out")

@@ -251,11 +251,6 @@ class Judge:
         row = self.images(draw(G, noise(saved["z_dim"])))
         return row | {"kept": kept(self.net, G, saved["z_dim"])}, saved
 
-    def distance(self, path):
-        """The FD alone, which is much faster."""
-        G, saved = perturb.load_generator(path)
-        return frechet(describe(self.net, draw(G, noise(saved["z_dim"])))[0], self.features)
-
 
 # ---- training
 def name_of(family):
@@ -399,8 +394,8 @@ def main():
     families = [name for name in families if any(part in name for part in args.only or [""])]
     if not families and not args.generators:
         parser.error("name g.pt files, or --train, and with --only something of its commands")
-    if args.each and not args.train:
-        parser.error("--each goes with --train")
+    if (args.each or args.only) and not args.train:
+        parser.error("--each and --only go with --train")
     for path in args.generators:
         perturb.load_generator(path)  # a wrong one ends here, before a classifier is trained
     lines = []

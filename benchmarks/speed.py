@@ -33,6 +33,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from torchvision import datasets, transforms
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
@@ -146,8 +147,6 @@ def networks(command):
 
 def run_usual(command, folder, device, bf16=False):
     """One pass of the usual loop over the folder's images."""
-    from torchvision import datasets, transforms  # which the scripts do without
-
     to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
     data = datasets.FashionMNIST(folder, transform=to_tensor)
     loader = torch.utils.data.DataLoader(data, batch_size=128, shuffle=True, drop_last=True)
@@ -240,21 +239,12 @@ def own(checkout, command, images, where, device, bf16=False):
     Few images and many tell an epoch's end, which any number of images has once, from its steps.
     """
     script, *options = command.split()
-    line = [checkout / f"{script}.py", *options, *precision(checkout / f"{script}.py", bf16)]
+    line = [checkout / f"{script}.py", *options, "--bf16" if bf16 else "--no-bf16"]
     # Of 1000 epochs the first quarter draws no pictures; after three it is stopped.
     line += ["--device", device, "--batch-size", 128, "--epochs", 1000, "--data-dir"]
     few, _ = watch([*line, where / "few"], epochs=2)
     many, memory = watch([*line, where / "many"], epochs=2)
     return few + (many - few) / (images - FEW) * (EPOCH - FEW), memory
-
-
-@functools.cache
-def precision(script, bf16):
-    """The options for it: older checkouts spell them --bf16 on and --bf16 off."""
-    told = subprocess.check_output([sys.executable, script, "--help"], text=True)
-    if "--no-bf16" in told:
-        return ["--bf16" if bf16 else "--no-bf16"]
-    return ["--bf16", "on" if bf16 else "off"]
 
 
 def prepare(folder, images):
@@ -274,7 +264,7 @@ def prepare(folder, images):
 
 def contenders(against, device):
     """What takes turns: names, and functions that give seconds per epoch and MB."""
-    found = {"usual": functools.partial(apart, "usual")}
+    found = {} if against else {"usual": functools.partial(apart, "usual")}
     bf16 = device != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16", False)
     for name, on in [("", False), (" bf16", True)][: 1 + bf16]:
         found[f"own{name}"] = functools.partial(own, HERE.parent, bf16=on)
@@ -282,8 +272,6 @@ def contenders(against, device):
             found[f"other{name}"] = functools.partial(own, against, bf16=on)
         else:
             found[f"floor{name}"] = functools.partial(apart, "floor", bf16=on)
-    if against:
-        del found["usual"]
     return found
 
 

@@ -10,14 +10,16 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pytest
 
 HERE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HERE))
 
+matplotlib.use("agg")  # no test opens a window
 # Options under which an epoch has six steps and takes a blink.
-SMALL = ["--epochs", "2", "--batch-size", "16", "--z-dim", "100"]
+SMALL = ["--epochs", "2", "--batch-size", "16", "--z-dim", "100", "--device", "cpu"]
 ARCHS = {
     "gan_mlp": ["basic", "deep", "hidden"],
     "gan_cnn": ["conv7", "conv4", "separable", "tiny"],
@@ -90,8 +92,8 @@ def start(script, *arguments, **options):
 
 
 def tree(folder):
-    """Every file below folder with its bytes: what must not change when a command is refused."""
-    return {path: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    """All that is below folder, files with their bytes: it must not change if a command is refused."""
+    return {path: path.is_file() and path.read_bytes() for path in Path(folder).rglob("*")}
 
 
 def pytest_configure(config):

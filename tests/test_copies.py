@@ -34,14 +34,14 @@ def shell(command):
 
 
 def test_a_copy_trains_resumes_and_its_last_line_works(project):
-    shutil.copy("gan_mlp.py", "my-gan.py")
-    train = f"{sys.executable} my-gan.py --dataset sample --batch-size 500 --epochs"
-    assert "finished: runs/my-gan" in shell(f"{train} 1")
-    out = shell(f"{sys.executable} my-gan.py --resume --epochs 2")
-    assert "going on with runs/my-gan after epoch 1" in out
+    shutil.copy("gan_mlp.py", "my gan.py")
+    train = f"{sys.executable} 'my gan.py' --dataset sample --batch-size 500 --epochs"
+    assert "finished: runs/my gan" in shell(f"{train} 1")
+    out = shell(f"{sys.executable} 'my gan.py' --resume --epochs 2")
+    assert "going on with runs/my gan after epoch 1" in out
     (command,) = re.findall("next: python (.+)", out)
-    assert "generator: runs/my-gan/g.pt (my-gan.py" in shell(f"{sys.executable} {command}")
-    assert Path("runs/my-gan/perturb.png").exists()
+    assert "generator: runs/my gan/g.pt (my gan.py" in shell(f"{sys.executable} {command}")
+    assert Path("runs/my gan/perturb.png").exists()
 
 
 def test_a_fault_in_a_copy_keeps_its_own_words(project):

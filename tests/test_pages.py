@@ -1,4 +1,4 @@
-"""Every command on every page works: the trainings with --dry-run, perturb.py as it stands."""
+"""Every `python SCRIPT.py` command on every page works: the trainings with --dry-run, perturb.py as it stands."""
 
 import importlib
 import re
@@ -10,7 +10,7 @@ import torch
 from conftest import ARCHS, HERE
 
 PAGES = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
-TEXTS = [path.read_text() for path in PAGES]
+TEXTS = [path.read_text("utf-8") for path in PAGES]
 TEXTS += [importlib.import_module(script).__doc__ for script in [*ARCHS, "perturb"]]
 COMMAND = re.compile(r"python (\w+)\.py([^`|&#\n]*)")
 FOUND = sorted(
@@ -42,5 +42,5 @@ def test_command(script, options, type_in, tmp_path):
 
 def test_links_and_pictures_are_there():
     for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             assert "://" in target or Path(page.parent, target).exists(), (page.name, target)

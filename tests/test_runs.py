@@ -69,7 +69,7 @@ def test_a_run_is_complete_repeatable_and_resumable(family, type_in):
     (used,) = [line for line in first.out.splitlines() if line.startswith("cpu, ")]
     for text in ("float", " lr ", "; average 0.99", "Adam" if family[-1] != "transpose" else ""):
         assert text in used
-    assert f"next: python perturb.py --ckpt runs/{script}/g.pt" in first.out
+    assert f'next: python perturb.py --ckpt "runs/{script}/g.pt"' in first.out
 
     # the same command: a folder of its own, the same bytes
     assert type_in(*small(family)).code == 0

@@ -57,6 +57,6 @@ def test_nearly_the_losses_of_one_process(home, type_in):
 
 
 def test_a_batch_that_cannot_be_shared(home):
-    said = torchrun("gan_mlp", "--batch-size", "9", "--data-dir", "../data", code=1)
+    said = torchrun("gan_mlp", *SMALL, "--batch-size", "9", "--data-dir", "../data", code=1)
     assert "2 processes share a batch: --batch-size must be a multiple of 2, 4 or more" in said
     assert not Path("runs").exists()
