@@ -110,6 +110,13 @@ def test_a_data_set_that_was_asked_for_is_never_replaced(type_in, nowhere):
     assert not list(Path().iterdir())
 
 
+@pytest.mark.parametrize("folder", ["mine", "new", "new/deeper"])
+def test_a_failed_download_changes_nothing(folder, type_in, nowhere):
+    Path("mine").mkdir()
+    assert type_in("gan_mlp", "--data-dir", folder).code == 2
+    assert list(Path().rglob("*")) == [Path("mine")]
+
+
 def test_download(type_in, nowhere, mirror):
     result = type_in("gan_mlp", *QUICK)
     assert result.code == 0
