@@ -66,7 +66,9 @@ def type_in(home, monkeypatch, capfd):
 
     def run(script, *arguments):
         module = importlib.import_module(script)
-        monkeypatch.setattr(sys, "argv", [str(HERE / f"{script}.py"), *map(str, arguments)])
+        # New strings, as a shell's are: pickle writes one that is torch's own "cpu" differently.
+        words = [str(word).encode().decode() for word in arguments]
+        monkeypatch.setattr(sys, "argv", [str(HERE / f"{script}.py"), *words])
         before = signal.getsignal(signal.SIGTERM)
         code = 0
         capfd.readouterr()
