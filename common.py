@@ -31,14 +31,14 @@ SAMPLE = DATA / "sample-images-idx3-ubyte.gz"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DATASETS = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
 SIDE = 28  # of an image, in pixels
-# What may be given anew with --resume: none of it alters the mathematics of an epoch.
+# Options that may change with --resume: they change nothing in what an epoch computes.
 MAY_CHANGE = {"epochs", "device", "data_dir", "sample_every", "tensorboard"}
 # Under torchrun this is process RANK of WORLD: each takes a share of the work, the first writes.
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Mistake(Exception):
-    """Something that the user can mend. It ends a script with its message and exit code 2."""
+    """Something that the user can correct. It ends a script with its message and exit code 2."""
 
 
 def run(main):
@@ -78,7 +78,7 @@ def make_parser(doc):
     add("--epochs", type=whole, default=20, help="passes over the data (%(default)s)")
     add("--z-dim", type=number(int, 1, 10_000), default=100, help="entries of z (%(default)s)")
     add("--ema", type=share, default=0.999, help="memory of G's average; 0: none (%(default)s)")
-    add("--bf16", action=argparse.BooleanOptionalAction, help="use bfloat16 (where it pays)")
+    add("--bf16", action=argparse.BooleanOptionalAction, help="use bfloat16 (where it is faster)")
     add("--dataset", choices=[*DATASETS, "sample"], help="the images (fashion-mnist)")
     add("--data-dir", type=os.path.abspath, help="the folder that has them (data)")
     add("--out", help="a folder for the results (a new one in runs)")
@@ -167,8 +167,8 @@ def read_idx(path):
 
 def find_images(dataset, data_dir=None):
     """The file of training images, plain or gzipped, as torchvision or Debian keeps it; or None."""
-    # The files of all three sets have the same names. One that lies in --data-dir itself is taken
-    # for the set asked for, one that lies anywhere else for Fashion-MNIST.
+    # The files of all three sets have the same names. So one in --data-dir itself must be of the set
+    # that was asked for, and one in data/ itself or in Debian's folder of Fashion-MNIST.
     flat = [Path(data_dir)] if data_dir else [DATA, DEBIAN] * (dataset == "fashion-mnist")
     folders = [Path(data_dir or DATA, DATASETS[dataset], "raw"), *flat]
     files = [folder / f"train-images-idx3-ubyte{gz}" for folder in folders for gz in ("", ".gz")]
@@ -176,20 +176,19 @@ def find_images(dataset, data_dir=None):
 
 
 def download(dataset, folder):
-    """Have torchvision download the data. It appears in the folder when it is complete."""
+    """Have torchvision download the data. The files appear in the folder when all are there."""
     name, before = DATASETS[dataset], socket.getdefaulttimeout()
     is_new = not Path(folder).exists()
     print(f"downloading {dataset} into {folder}")
-    socket.setdefaulttimeout(4)  # or a silent network would be waited for, minutes long
+    socket.setdefaulttimeout(4)  # seconds; a silent network would take minutes to give up
     try:
         Path(folder).mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as new:
             getattr(datasets, name)(new, download=True)
-            try:
-                os.replace(Path(new, name), Path(folder, name))
-            except OSError:  # another process was faster
-                if not find_images(dataset, Path(folder, name, "raw")):
-                    raise
+            raw = Path(folder, name, "raw")
+            raw.mkdir(parents=True, exist_ok=True)
+            for path in Path(new, name, "raw").iterdir():
+                os.replace(path, raw / path.name)
     finally:
         socket.setdefaulttimeout(before)
         if is_new:
@@ -238,7 +237,7 @@ def write(path, data):
         with open(temporary, "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+            os.fsync(file.fileno())  # without it, a power cut could leave an empty file
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -319,6 +318,8 @@ class Log:
             lines = self.table.read_bytes().splitlines()
             if len(lines) <= self.rows:
                 print(f"* {self.table} has lost lines: {len(lines) - 1} of {self.rows}")
+            elif not lines[self.rows].startswith(b"%d," % done):
+                raise Mistake(f"{self.table} is of more or fewer images: resume with those")
             kept = lines[: self.rows + 1]  # no epoch that was cut off
             write(self.table, b"".join(line + b"\n" for line in kept))
         else:
@@ -341,7 +342,7 @@ class Log:
         if kind and kind is not Mistake:
             next_step = "No epoch was finished: nothing to resume."
             if (self.folder / "ckpt.pt").exists():
-                next_step = f'To go on: python {sys.argv[0]} --resume "{self.folder}"'
+                next_step = f'To go on: python "{sys.argv[0]}" --resume "{self.folder}"'
             self.say(f"\nstopped. {next_step}")
 
     def __call__(self, losses):

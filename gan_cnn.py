@@ -156,8 +156,8 @@ class TinyGenerator(nn.Module):
 
 
 class TinyDiscriminator(nn.Module):
-    """Report C, as printed. The LeakyReLU before the sigmoid does the same to D's "fake": to say
-    0.1 instead of 0.5 takes -11 where -2.2 would have done, so D stays mild with what G makes."""
+    """Report C, as printed. The last LeakyReLU shrinks what is negative here, too: for an output of
+    0.1 the layer before it must reach -11, not -2.2. So D is seldom sure that an image is fake."""
 
     def __init__(self):
         super().__init__()
@@ -204,7 +204,7 @@ def slope_penalty(D, real):
     Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
     """
     real = real.detach().requires_grad_()
-    # Undoes the Sigmoid. clamp keeps the logit finite; where D is surer, its slope counts as 0.
+    # Undoes the Sigmoid. clamp keeps the logit finite; outside these bounds the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     return slope.square().flatten(1).sum(1).mean() / 2
@@ -270,8 +270,9 @@ def main():
     opt_G = torch.optim.Adam(G.parameters(), **adam)
     opt_D = torch.optim.Adam(D.parameters(), **adam)
     # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
+    # state_dict() gives the tensors themselves, not copies, so the pairs stay up to date.
     average = copy.deepcopy(G).eval()
-    both = zip(average.state_dict().values(), G.state_dict().values())  # no copies
+    both = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in both if mean.is_floating_point()]
     fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
 

@@ -156,7 +156,7 @@ def slope_penalty(D, real):
     Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
     """
     real = real.detach().requires_grad_()
-    # Undoes the Sigmoid. clamp keeps the logit finite; where D is surer, its slope counts as 0.
+    # Undoes the Sigmoid. clamp keeps the logit finite; outside these bounds the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     return slope.square().flatten(1).sum(1).mean() / 2
@@ -215,13 +215,15 @@ def main():
     torch.manual_seed(1_000_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim).to(device), make_D().to(device)
-    # With beta1 0 no step is longer than lr / sqrt(1 - beta2): 10 lr, or 32 with PyTorch's 0.999.
+    # With beta1 0 no step is longer than lr / sqrt(1 - beta2): 10 times lr. With PyTorch's beta2
+    # of 0.999 it would be 32 times lr.
     adam = {"lr": args.lr, "betas": (args.beta1, args.beta2), "fused": True}
     opt_G = torch.optim.Adam(G.parameters(), **adam)
     opt_D = torch.optim.Adam(D.parameters(), **adam)
     # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
+    # state_dict() gives the tensors themselves, not copies, so the pairs stay up to date.
     average = copy.deepcopy(G).eval()
-    both = zip(average.state_dict().values(), G.state_dict().values())  # no copies
+    both = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in both if mean.is_floating_point()]
     fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
 

@@ -103,7 +103,7 @@ def make_rows(args, z):
         yield f"z * {factor:g}", z * factor
     if not args.scale:
         for position, value in itertools.product(args.positions, args.values):
-            changed = z.clone()  # a copy for every row, or each would keep the changes before it
+            changed = z.clone()  # a copy: no row keeps the changes of the others
             if args.add:
                 changed[:, position] += value
                 yield f"z[{position}] {'-' if value < 0 else '+'} {abs(value):g}", changed

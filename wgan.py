@@ -167,8 +167,9 @@ def main():
         opt_G, opt_D = (torch.optim.RMSprop(net.parameters(), lr=args.lr) for net in (G, D))
         how = f"RMSprop, clipping at {args.clip:g}"
     # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
+    # state_dict() gives the tensors themselves, not copies, so the pairs stay up to date.
     average = copy.deepcopy(G).eval()
-    both = zip(average.state_dict().values(), G.state_dict().values())  # no copies
+    both = zip(average.state_dict().values(), G.state_dict().values())
     pairs = [(mean, newest) for mean, newest in both if mean.is_floating_point()]
     fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
 
@@ -182,6 +183,7 @@ def main():
     players = [G, D]
     if common.WORLD > 1:  # under torchrun: several processes, each with a part of every batch
         players = [DistributedDataParallel(net, broadcast_buffers=False) for net in players]
+    mine = slice(common.RANK, None, common.WORLD)  # the part of each batch for this process
 
     print(G, D, sep="\n")
     how += f"; lr {args.lr:g}; {args.n_critic} steps of D to one of G; average {args.ema:g}"
@@ -208,7 +210,7 @@ def main():
             batches = common.batches(images, per_step)
             for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
                 z = torch.randn(per_step, args.z_dim, device=device)
-                reals, zs = (x[common.RANK :: common.WORLD].chunk(args.n_critic) for x in (real, z))
+                reals, zs = real[mine].chunk(args.n_critic), z[mine].chunk(args.n_critic)
                 log(train_step(*players, opt_G, opt_D, reals, zs, args.bf16, args.clip, args.gp))
                 # The newest weights' share: 1 at first, so that the untrained G is soon forgotten,
                 # then less and less, until it is 1 - ema after 10 / (1 - ema) steps.

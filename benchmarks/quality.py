@@ -280,6 +280,8 @@ def train_until(stage, family, seed, out, args):
     command += ["--device", args.device]
     command += ["--data-dir", args.data_dir] if args.data_dir else []
     if not (out / "ckpt.pt").exists():
+        if stage == 1:
+            shutil.rmtree(out, ignore_errors=True)  # it was stopped in its first epoch
         command += [*options, "--dataset", "fashion-mnist", "--seed", seed, "--out", out]
     else:
         done = common.load(out / "ckpt.pt")["epoch"]

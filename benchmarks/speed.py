@@ -278,14 +278,15 @@ def contenders(against, device):
 def measure(case, args):
     """The medians for every contender: seconds per epoch, and peak MB."""
     command, images = CASES[case]
-    results = {name: [] for name in contenders(args.against, args.device)}
+    runs = contenders(args.against, args.device)
+    results = {name: [] for name in runs}
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
         prepare(where / "few", FEW)
         prepare(where / "many", images)
         for _ in range(args.rounds):
-            for name, contender in contenders(args.against, args.device).items():
-                results[name].append(contender(command, images, where, args.device))
+            for name, run in runs.items():
+                results[name].append(run(command, images, where, args.device))
     medians = {name: map(statistics.median, zip(*found)) for name, found in results.items()}
     seconds, memory = zip(*medians.values())
     return dict(zip(medians, seconds)), dict(zip(medians, memory))

@@ -101,7 +101,7 @@ def test_signals_in_the_middle_of_an_epoch(number, code, home):
     assert (process.returncode, err) == (code, "")
     epoch = torch.load("my run/ckpt.pt", weights_only=True)["epoch"]
     assert epoch >= 1
-    assert f'stopped. To go on: python {HERE / "gan_mlp.py"} --resume "my run"' in out
+    assert f'stopped. To go on: python "{HERE / "gan_mlp.py"}" --resume "my run"' in out
     assert not list(Path("my run").rglob("*.tmp"))
     assert "finished" in finish("gan_mlp", "--resume", "my run", "--epochs", str(epoch + 1))
 

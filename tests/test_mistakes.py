@@ -96,15 +96,15 @@ def finished(type_in):
 
 
 CHANGES = {
-    "--batch-size 8": "--batch-size 8",
-    "--seed 3": "--seed 3",
-    "--arch deep": "--arch deep",
-    "--lr 3e-3": "--lr",
-    "--beta1 0.9": "--beta1",
-    "--z-dim 50": "--z-dim",
-    "--dataset sample": "--dataset",
-    "--dry-run": "--dry-run",
-    "--out elsewhere": "--out",
+    "--batch-size 8": "--batch-size 8 does not fit",
+    "--seed 3": "--seed 3 does not fit",
+    "--arch deep": "--arch deep does not fit",
+    "--lr 3e-3": "--lr 0.003 does not fit",
+    "--beta1 0.9": "--beta1 0.9 does not fit",
+    "--z-dim 50": "--z-dim 50 does not fit",
+    "--dataset sample": "--dataset sample does not fit",
+    "--dry-run": "--dry-run True does not fit",
+    "--out elsewhere": "--out elsewhere does not fit",
     "--epochs 1": "more --epochs train it further",
 }
 
@@ -113,6 +113,13 @@ CHANGES = {
 def test_resume_with_another_mathematics(line, type_in, finished):
     before = tree("..")
     check(type_in("gan_mlp", "--resume", "run", *line.split()), CHANGES[line], before)
+
+
+def test_resume_with_fewer_images(type_in, finished, tmp_path):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "train-images-idx3-ubyte").write_bytes(IMAGES)
+    resume = "--resume", "run", "--epochs", "3"
+    check(type_in("gan_mlp", *resume, "--data-dir", "../few"), "more or fewer", tree(".."))
 
 
 def test_resume_of_another_script(type_in, finished):

@@ -325,7 +325,7 @@ class Evil:
     "changes, text",
     [
         ({"script": "os"}, "no os.py with ARCHS"),
-        ({"script": "../gan_mlp"}, "with ARCHS"),
+        ({"script": f"../{HERE.name}/gan_mlp"}, "with ARCHS"),
         ({"script": ["gan_mlp"]}, "no checkpoint"),
         ({"arch": "other"}, "no --arch other"),
         ({"arch": "deep"}, "does not fit"),
