@@ -148,7 +148,7 @@ def main():
         torch.set_float32_matmul_precision("high")  # TF32 for matrices: fast, and exact enough
     if args.device == "auto" and device.type == "mps" and args.gp:
         device = torch.device("cpu")  # the penalty takes second derivatives: never tried on mps
-    if args.bf16 is None:  # on where it is faster: docs/speed.md
+    if args.bf16 is None:  # on where it is faster and no worse: docs/speed.md, docs/quality.md
         args.bf16 = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
     images, args.dataset = common.load_images(args, per_step)
     images = images.to(device)
