@@ -319,7 +319,7 @@ class Log:
             if len(lines) <= self.rows:
                 print(f"* {self.table} has lost lines: {len(lines) - 1} of {self.rows}")
             elif not lines[self.rows].startswith(b"%d," % done):
-                raise Mistake(f"{self.table} is of more or fewer images: resume with those")
+                raise Mistake(f"{self.table} is of more or fewer images: resume with the same")
             kept = lines[: self.rows + 1]  # no epoch that was cut off
             write(self.table, b"".join(line + b"\n" for line in kept))
         else:
