@@ -2,7 +2,7 @@
 
 python gan_mlp.py                       # the network of reports A, B and C
 python gan_mlp.py --arch deep           # report D: wider and wider, with BatchNorm
-python gan_mlp.py --arch hidden         # report E: one hidden layer more
+python gan_mlp.py --arch hidden         # report E: one hidden layer more (100 epochs or more: --lr 3e-4)
 python gan_mlp.py --lr 2e-4 --beta1 0.9 --beta2 0.999 --ema 0 --r1 0  # as most tutorials train it
 python gan_mlp.py --resume --epochs 40  # go on with the newest run
 """
