@@ -167,8 +167,8 @@ def read_idx(path):
 
 def find_images(dataset, data_dir=None):
     """The file of training images, plain or gzipped, as torchvision or Debian keeps it; or None."""
-    # The files of all three sets have the same names. So one in --data-dir itself must be of the set
-    # that was asked for, and one in data/ itself or in Debian's folder of Fashion-MNIST.
+    # The files of all three sets have the same names. So one in --data-dir itself must be of the
+    # set that was asked for, and one in data/ itself or in Debian's folder of Fashion-MNIST.
     flat = [Path(data_dir)] if data_dir else [DATA, DEBIAN] * (dataset == "fashion-mnist")
     folders = [Path(data_dir or DATA, DATASETS[dataset], "raw"), *flat]
     files = [folder / f"train-images-idx3-ubyte{gz}" for folder in folders for gz in ("", ".gz")]
@@ -282,7 +282,7 @@ def newest(*patterns):
 
 
 def run_folder(args, checkpoint, script):
-    """The folder of a run: the resumed one's, or a new one, which is --out or a free name in runs."""
+    """The folder of a run: the resumed one's, or a new one: --out, or a free name in runs."""
     if RANK > 0:
         folder = tempfile.mkdtemp()  # what any but the first process writes is not kept
         atexit.register(shutil.rmtree, folder, ignore_errors=True)

@@ -138,8 +138,8 @@ class SeparableDiscriminator(Conv4Discriminator):
 
 
 class TinyGenerator(nn.Module):
-    """Report C, as printed. The last LeakyReLU shrinks what is negative to a fifth: to paint a black
-    pixel (-1) the layer before it must reach -5, while a white one takes 1."""
+    """Report C, as printed. The last LeakyReLU shrinks what is negative to a fifth: to paint a
+    black pixel (-1) the layer before it must reach -5, while a white one takes 1."""
 
     def __init__(self, z_dim=100):
         super().__init__()

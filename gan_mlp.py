@@ -2,7 +2,8 @@
 
 python gan_mlp.py                       # the network of reports A, B and C
 python gan_mlp.py --arch deep           # report D: wider and wider, with BatchNorm
-python gan_mlp.py --arch hidden         # report E: one hidden layer more (100 epochs or more: --lr 3e-4)
+python gan_mlp.py --arch hidden         # report E: one hidden layer more
+python gan_mlp.py --arch hidden --epochs 200 --lr 3e-4  # a smaller rate for a long training
 python gan_mlp.py --lr 2e-4 --beta1 0.9 --beta2 0.999 --ema 0 --r1 0  # as most tutorials train it
 python gan_mlp.py --resume --epochs 40  # go on with the newest run
 """
@@ -120,7 +121,7 @@ class HiddenGenerator(nn.Module):
 
 
 class HiddenDiscriminator(nn.Module):
-    """Report E's last layer had 784 outputs, compared with the image itself; D must say one thing."""
+    """Report E's last layer had 784 outputs, compared with the image; D must say one thing."""
 
     def __init__(self, h=256):
         super().__init__()

@@ -244,7 +244,7 @@ def live(G, z, positions):
 
 
 def output_paths(args, folder):
-    """The table's path and a figure's for each seed: of --out, or the next free perturb in folder."""
+    """The table's path and a figure's for each seed: of --out, or the next free in folder."""
     for count in itertools.count(1):
         stem = folder / ("perturb" + f"-{count}" * (count > 1))
         stem = args.out.with_suffix("") if args.out else stem

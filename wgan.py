@@ -1,4 +1,4 @@
-"""The Wasserstein GAN of report E: D is a critic that estimates how far the fakes are from the data.
+"""The Wasserstein GAN of report E: D is a critic: it estimates how far fakes are from the data.
 
 python wgan.py                     # as published: RMSprop, weights of the critic clipped
 python wgan.py --epochs 100        # as many steps of the generator as 20 epochs of dcgan.py

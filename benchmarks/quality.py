@@ -97,7 +97,7 @@ def block(inputs, outputs, *pool):
 class Classifier(nn.Module):
     """A small convolutional network; what it computes before its last layer are the features.
 
-    The second is deeper and wider, and its features are means over the picture: they know no places.
+    The second is deeper and wider. Its features are means over the picture: they know no places.
     """
 
     def __init__(self, second=False):

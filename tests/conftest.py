@@ -94,7 +94,7 @@ def start(script, *arguments, **options):
 
 
 def tree(folder):
-    """All that is below folder, files with their bytes: it must not change if a command is refused."""
+    """All below folder, files with their bytes: it must not change if a command is refused."""
     return {path: path.is_file() and path.read_bytes() for path in Path(folder).rglob("*")}
 
 

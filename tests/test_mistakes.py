@@ -1,4 +1,4 @@
-"""Every mistake ends in a message that says what to do, exit code 2, and nothing changed on disk."""
+"""A mistake ends in a message that says what to do, exit code 2, and nothing changed on disk."""
 
 import gzip
 import pickle

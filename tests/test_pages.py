@@ -1,4 +1,5 @@
-"""Every `python SCRIPT.py` command on every page works: the trainings with --dry-run, perturb.py as it stands."""
+"""Every `python SCRIPT.py` command on every page works: the trainings with --dry-run, perturb.py as
+it stands."""
 
 import importlib
 import re

@@ -201,7 +201,7 @@ def test_negative_numbers_in_any_notation(type_in):
 
 
 def test_a_generator_of_a_copied_script(type_in):
-    """A script is found beside perturb.py or in the current folder, if it has ARCHS; else nothing."""
+    """A script is found beside perturb.py or in the current folder, if it has ARCHS."""
     Path("mine.py").write_text((HERE / "gan_mlp.py").read_text())
     generator("here", changes={"script": "mine"})
     assert type_in("perturb", "--ckpt", "here", "--out", "mine.png").code == 0
