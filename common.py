@@ -1,14 +1,12 @@
-"""What the scripts share because no lesson is in it: options, data, files kept safe, pictures."""
+"""What the scripts share because no lesson is in it: options, device, data, files, log, pictures."""
 
 import argparse
-import atexit
 import contextlib
 import ctypes
 import gzip
 import http.client
 import io
 import os
-import shutil
 import signal
 import socket
 import sys
@@ -37,26 +35,33 @@ MAY_CHANGE = {"epochs", "device", "data_dir", "sample_every", "tensorboard"}
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-class Mistake(Exception):
+class UserError(Exception):
     """Something that the user can correct. It ends a script with its message and exit code 2."""
 
 
 def run(main):
-    """Call main. A mistake ends in a message, Ctrl-C and SIGTERM in their usual exit codes."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    """Call main. A user's error ends in a message, Ctrl-C and SIGTERM in their usual exit codes."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.stdout = open(os.devnull, "w") if RANK > 0 else sys.stdout  # noqa: SIM115
     try:
         return main()
     except KeyboardInterrupt:
         sys.exit(130)
-    except (Mistake, OSError) as error:  # OSError: a full disk, a file that is not there, ...
+    except (UserError, OSError) as error:  # OSError: a full disk, a file that is not there, ...
         message = error
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        message = f"{error}\ntry a smaller --batch-size"
+    except (RuntimeError, MemoryError) as error:
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        # On a CPU, torch has no type of its own for it.
+        if not is_memory and "DefaultCPUAllocator: can't allocate memory" not in str(error):
+            raise
+        message = f"{error}\nout of memory: try a smaller --batch-size"
+    finally:
+        signal.signal(signal.SIGTERM, before)  # a notebook goes on after a run
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
+# ---- options
 def number(kind, low, high=10**6):
     """An argparse type: an int or a float from low to high, so neither nan nor infinite."""
 
@@ -70,20 +75,24 @@ def number(kind, low, high=10**6):
     return parse
 
 
-def make_parser(doc):
+def make_parser(doc, columns, settings):
     """A parser with the options that all training scripts share."""
-    parser = argparse.ArgumentParser(description=doc)
+    parser = argparse.ArgumentParser(description=doc, epilog=describe_settings(columns, settings))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add, whole, share = parser.add_argument, number(int, 1), number(float, 0, 0.999999)
-    add("--epochs", type=whole, default=20, help="passes over the data (%(default)s)")
+    add("--report", action="store_true", help="the settings of the report's source, not ours")
+    add("--epochs", type=number(int, 1, 9999), help="passes over the data (see below)")
+    add("--batch-size", type=number(int, 2), help="images in a step of D (see below)")
+    add("--lr", type=number(float, 1e-12, 1e30), help="learning rate at first (see below)")
+    add("--ema", type=share, help="memory of G's average; 0: none (see below)")
     add("--z-dim", type=number(int, 1, 10_000), default=100, help="entries of z (%(default)s)")
-    add("--ema", type=share, default=0.999, help="memory of G's average; 0: none (%(default)s)")
     add("--bf16", action=argparse.BooleanOptionalAction, help="use bfloat16 (where it is faster)")
     add("--dataset", choices=[*DATASETS, "sample"], help="the images (fashion-mnist)")
     add("--data-dir", type=os.path.abspath, help="the folder that has them (data)")
     add("--out", help="a folder for the results (a new one in runs)")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps (%(default)s)")
-    add("--seed", type=number(int, 0, 2**32 - 1), default=0, help="of random numbers (%(default)s)")
+    # torch keeps 32 bits of a seed, and each epoch takes 10,000 * seed + epoch.
+    add("--seed", type=number(int, 0, 429_495), default=0, help="of random numbers (%(default)s)")
     add("--resume", nargs="?", const="", metavar="RUN", help="go on with RUN (the newest)")
     add("--sample-every", type=whole, metavar="N", help="draw every N epochs too")
     add("--tensorboard", action="store_true", help="log for TensorBoard too")
@@ -91,8 +100,20 @@ def make_parser(doc):
     return parser
 
 
+def describe_settings(columns, settings):
+    """A script's table of settings, as --help shows it."""
+    lines = [["settings", *columns]]
+    for name, (ours, source) in settings.items():
+        lines += [[name, *ours], ["  --report", *source]]
+    widths = [max(len(str(cell)) for cell in column) for column in zip(*lines)]
+    return "\n".join("  ".join(f"{cell!s:{n}}" for cell, n in zip(line, widths)) for line in lines)
+
+
 def parse_args(parser, script):
-    """The options, and the checkpoint to go on from (None for a new run)."""
+    """The options, and the checkpoint to go on from (None for a new run).
+
+    With --resume, what is not typed is taken from the checkpoint.
+    """
     args = parser.parse_args()
     args.epochs = 1 if args.dry_run else args.epochs
     resume = vars(args).pop("resume")
@@ -100,45 +121,57 @@ def parse_args(parser, script):
         return args, None
     found = [Path(resume)] if resume else newest(f"{script}/ckpt.pt", f"{script}-[0-9]*/ckpt.pt")
     if not found:
-        raise Mistake(f"nothing to resume: there is no runs/{script}/ckpt.pt")
+        raise UserError(f"nothing to resume: there is no runs/{script}/ckpt.pt")
     path = found[0] / "ckpt.pt" if found[0].is_dir() else found[0]
     checkpoint = load(path)
     if "state_dict" in checkpoint:  # a g.pt
-        raise Mistake(f"{path} is a generator alone: give --resume its folder")
+        raise UserError(f"{path} is a generator alone: give --resume its folder")
     if checkpoint["script"] != script:
-        raise Mistake(f"{path} is of {checkpoint['script']}.py: resume it with that script")
+        raise UserError(f"{path} is of {checkpoint['script']}.py: resume it with that script")
     saved = {name: checkpoint["args"][name] for name in vars(args) if name in checkpoint["args"]}
-    parser.set_defaults(**saved)
+    parser.set_defaults(**checkpoint["args"])
     args = parser.parse_args()
     del args.resume
     for name, value in saved.items():
         if name not in MAY_CHANGE and getattr(args, name) != value:
             option = f"--{name.replace('_', '-')} {getattr(args, name)}"
             remedy = "leave it out, or name another run"
-            raise Mistake(f"{option} does not fit {path}, which has {value}: {remedy}")
+            raise UserError(f"{option} does not fit {path}, which has {value}: {remedy}")
     if checkpoint["epoch"] >= args.epochs:
         done = checkpoint["epoch"]
-        raise Mistake(f"{path.parent} has {done} epochs already: more --epochs train it further")
+        raise UserError(f"{path.parent} has {done} epochs already: more --epochs train it further")
     return args, checkpoint | {"folder": path.parent}
 
 
-def pick_device(name):
-    """The torch.device of that name; auto is cuda, then mps, then cpu."""
+# ---- device
+def prepare_device(name, penalty=0.0, max_pool=False):
+    """The torch.device of that name, ready for use; auto is cuda, then mps, then cpu.
+
+    A penalty takes second derivatives. On mps that was never tried, and torch lacks MaxPool2d's.
+    """
     if name == "auto":
         found = torch.accelerator.current_accelerator(check_available=True)
         name = found.type if found and found.type in ("cuda", "mps") else "cpu"
-    if WORLD > 1:
-        torch.distributed.init_process_group()  # gloo for what is on the CPU, NCCL for CUDA
-        name = f"cuda:{os.environ['LOCAL_RANK']}" if name == "cuda" else name
+        name = "cpu" if name == "mps" and penalty else name
+    if WORLD > 1 and name == "cuda":
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    if name.startswith("mps") and penalty and max_pool:
+        raise UserError(f"--device {name} cannot train this network with a penalty: use the cpu")
     try:
         device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise Mistake(f"--device {name}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"--device {name}: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
+        torch.set_float32_matmul_precision("high")  # TF32 for matrices: fast, and exact enough
     elif device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def bf16_is_faster(device):
+    """On a CPU that has instructions for it: docs/speed.md. On a GPU it was never tried."""
+    return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
 def keep_freed_memory():
@@ -156,12 +189,12 @@ def read_idx(path):
     try:
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise Mistake(f"{path} is damaged: {error}") from None
+        raise UserError(f"{path} is damaged: {error}") from None
     kind, count, height, width = np.frombuffer(data[:16].ljust(16, b"\0"), ">u4").tolist()
     if (kind, height, width) != (0x803, SIDE, SIDE):
-        raise Mistake(f"{path} is not an IDX file of {SIDE}x{SIDE} images")
+        raise UserError(f"{path} is not an IDX file of {SIDE}x{SIDE} images")
     if count == 0 or len(data) != 16 + count * SIDE * SIDE:
-        raise Mistake(f"{path} does not hold the {count} images that it promises: get it anew")
+        raise UserError(f"{path} does not hold the {count} images that it promises: get it anew")
     return torch.frombuffer(bytearray(data[16:]), dtype=torch.uint8).view(-1, 1, SIDE, SIDE)
 
 
@@ -197,11 +230,11 @@ def download(dataset, folder):
     return find_images(dataset, folder)
 
 
-def load_images(args, per_step):
-    """All training images as bytes, and the name of their data set."""
+def load_images(args, per_step, device="cpu"):
+    """All training images as bytes, on the device, and the name of their data set."""
     if args.batch_size % WORLD or args.batch_size < 2 * WORLD:
         need = f"a multiple of {WORLD}, {2 * WORLD} or more"
-        raise Mistake(f"{WORLD} processes share a batch: --batch-size must be {need}")
+        raise UserError(f"{WORLD} processes share a batch: --batch-size must be {need}")
     dataset, folder = args.dataset or "fashion-mnist", args.data_dir or DATA
     try:
         path = SAMPLE if dataset == "sample" else find_images(dataset, args.data_dir)
@@ -211,27 +244,22 @@ def load_images(args, per_step):
         why += "Connect to the internet once, or name a folder that has it with --data-dir"
         why += ", or `apt install dataset-fashion-mnist`" * (dataset == "fashion-mnist")
         if args.dataset or args.data_dir:
-            raise Mistake(f"{why}, or try --dataset sample") from None
+            raise UserError(f"{why}, or try --dataset sample") from None
         print(f"{'*' * 78}\n* ONLY A SAMPLE, 10,000 of the 60,000 images!\n* {why}\n{'*' * 78}")
         path, dataset = SAMPLE, "sample"
     images = read_idx(path)
     if len(images) < per_step:
-        raise Mistake(f"{path} has {len(images)} images, a step {per_step}: lower --batch-size")
+        raise UserError(f"{path} has {len(images)} images, a step {per_step}: lower --batch-size")
     images = images[: 2 * per_step] if args.dry_run else images
     print(f"{len(images):,} images of {dataset} from {path}")
-    return images, dataset
-
-
-def batches(images, size):
-    """Every image once, in random order and in [-1, 1]; a short last batch is dropped."""
-    order = torch.randperm(len(images)).to(images.device)
-    for chosen in order.split(size)[: len(images) // size]:
-        yield images.index_select(0, chosen).float().div_(127.5).sub_(1)
+    return images.to(device), dataset
 
 
 # ---- files
 def write(path, data):
     """Write beside path, then rename: no kill and no full disk leaves half a file in its place."""
+    if RANK > 0:
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -262,16 +290,16 @@ def load(path):
         raise
     except Exception:  # noqa: BLE001, S110  a damaged file can raise nearly anything
         pass
-    raise Mistake(f"{path} is damaged, or no checkpoint of these scripts")
+    raise UserError(f"{path} is damaged, or no checkpoint of these scripts")
 
 
 @contextlib.contextmanager
-def must_fit(path):
+def refuse_misfit(path):
     """Around load_state_dict: refuse what is of another network, or lacks a part."""
     try:
         yield
     except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Mistake(f"{path} does not fit these networks. Edited since? {error}") from error
+        raise UserError(f"{path} does not fit these networks. Edited since? {error}") from error
 
 
 def newest(*patterns):
@@ -284,9 +312,7 @@ def newest(*patterns):
 def run_folder(args, checkpoint, script):
     """The folder of a run: the resumed one's, or a new one: --out, or a free name in runs."""
     if RANK > 0:
-        folder = tempfile.mkdtemp()  # what any but the first process writes is not kept
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        return Path(folder)
+        return Path("runs")  # any but the first process writes nothing
     if checkpoint:
         print(f"going on with {checkpoint['folder']} after epoch {checkpoint['epoch']}")
         return checkpoint["folder"]
@@ -295,7 +321,7 @@ def run_folder(args, checkpoint, script):
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             resume = f', or --resume "{folder}"' * (folder / "ckpt.pt").exists()
-            raise Mistake(f"{folder} is not empty: give another --out{resume}")
+            raise UserError(f"{folder} is not empty: give another --out{resume}")
         return folder
     Path("runs").mkdir(exist_ok=True)
     for count in range(1, 10**6):
@@ -305,32 +331,53 @@ def run_folder(args, checkpoint, script):
             return folder
 
 
+def lock(file):
+    """Keep other processes away from a file until this one ends, however it ends."""
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        told = "wait for its end, or name another run"
+        raise UserError(f"{Path(file.name).parent} is still being trained: {told}") from None
+    except (ImportError, OSError):
+        pass  # Windows, or a disk without locks: Log.write_rows notices the other process, too
+
+
 # ---- the log
 class Log:
-    """losses.csv, a bar, a line for each epoch, and TensorBoard if asked for. Losses stay on the
-    device until an epoch ends: to read one is to wait for the device."""
+    """losses.csv, a bar, a line for each epoch, pictures, and TensorBoard if asked for. Losses stay
+    on the device until an epoch ends: to read one is to wait for the device."""
 
-    def __init__(self, folder, curves, args, steps, done):
-        self.folder, self.table, self.epochs = folder, folder / "losses.csv", args.epochs
+    def __init__(self, folder, title, curves, args, steps, done):
+        self.folder, self.title, self.curves, self.epochs = folder, title, curves, args.epochs
         self.columns = [name for names in curves.values() for name in names]
-        self.rows, self.losses, self.board = done * steps, [], None
-        if self.table.exists() and done:
-            lines = self.table.read_bytes().splitlines()
-            if len(lines) <= self.rows:
-                print(f"* {self.table} has lost lines: {len(lines) - 1} of {self.rows}")
-            elif not lines[self.rows].startswith(b"%d," % done):
-                raise Mistake(f"{self.table} is of more or fewer images: resume with the same")
-            kept = lines[: self.rows + 1]  # no epoch that was cut off
-            write(self.table, b"".join(line + b"\n" for line in kept))
-        else:
-            with open(self.table, "x") as table:  # fails if another run has just begun here
-                print("epoch", "step", *self.columns, sep=",", file=table)
-        if args.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter  # slow to import, seldom needed
+        self.rows, self.losses, self.table, self.board = done * steps, [], None, None
+        if RANK == 0:
+            self.open_table(done)
+            if args.tensorboard:
+                from torch.utils.tensorboard import SummaryWriter  # slow to import, seldom needed
 
-            self.board = SummaryWriter(folder / "tensorboard", purge_step=self.rows + 1)
+                self.board = SummaryWriter(folder / "tensorboard", purge_step=self.rows + 1)
         total, self.began = args.epochs * steps, time.monotonic()
         self.bar = tqdm(initial=self.rows, total=total, unit="step", disable=RANK > 0 or None)
+
+    def open_table(self, done):
+        """losses.csv, for this process alone, with the rows of the epochs that are done."""
+        self.path = self.folder / "losses.csv"
+        exists = done and self.path.exists()
+        self.table = open(self.path, "r+b" if exists else "xb")  # noqa: SIM115  x: must be new
+        lock(self.table)
+        lines = [",".join(["epoch", "step", *self.columns]).encode()]
+        lines = self.table.read().splitlines() if exists else lines
+        if len(lines) <= self.rows:
+            print(f"* {self.path} has lost lines: {len(lines) - 1} of {self.rows}")
+        elif done and not lines[self.rows].startswith(b"%d," % done):
+            raise UserError(f"{self.path} is of more or fewer images: resume with the same")
+        self.table.seek(0)
+        self.table.write(b"".join(line + b"\n" for line in lines[: self.rows + 1]))
+        self.table.truncate()  # no epoch that was cut off
+        self.table.flush()
 
     def __enter__(self):
         return self
@@ -339,7 +386,10 @@ class Log:
         self.bar.close()
         if self.board:
             self.board.close()
-        if kind and kind is not Mistake:
+        if self.table:
+            with contextlib.suppress(OSError):  # a full disk, which was told before
+                self.table.close()
+        if kind and kind is not UserError:
             next_step = "No epoch was finished: nothing to resume."
             if (self.folder / "ckpt.pt").exists():
                 next_step = f'To go on: python "{sys.argv[0]}" --resume "{self.folder}"'
@@ -355,30 +405,46 @@ class Log:
         sys.stdout.flush()
 
     def end_epoch(self, epoch, *networks):
-        """Write the epoch down, and return its means. Stop if something is no longer finite."""
+        """Write the epoch down. Its means, and its last step. Stop if anything is not finite."""
         losses, self.losses = torch.stack(self.losses).cpu(), []
         weights = [weight for network in networks for weight in network.state_dict().values()]
         if not all(numbers.isfinite().all() for numbers in (losses, *weights)):
-            raise Mistake(f"epoch {epoch} ended in infinite numbers, unsaved: try a smaller --lr")
-        with open(self.table, "a") as table:
-            for values in losses.tolist():
-                self.rows += 1
-                print(epoch, self.rows, *map("{:.6g}".format, values), sep=",", file=table)
-                for name, value in zip(self.columns, values if self.board else ()):
-                    self.board.add_scalar(name, value, self.rows)
-            table.flush()
-            os.fsync(table.fileno())  # before there is a checkpoint that counts these rows
+            raise UserError(f"epoch {epoch} ended in infinite numbers, unsaved: try a smaller --lr")
+        if self.table:
+            self.write_rows(epoch, losses.tolist())
         means = dict(zip(self.columns, losses.mean(0).tolist()))
         took, self.began = time.monotonic() - self.began, time.monotonic()
         text = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
         self.say(f"epoch {epoch}/{self.epochs}  {text}  {took:.2f} s")
-        return means
+        return means, dict(zip(self.columns, losses[-1].tolist()))
 
-    def samples(self, picture, epoch):
+    def write_rows(self, epoch, losses):
+        if self.path.stat().st_size != self.table.tell():
+            told = f"epoch {epoch} is not saved, to keep what is there"
+            raise UserError(f"another process has written {self.path}: {told}")
+        for values in losses:
+            self.rows += 1
+            row = ",".join([str(epoch), str(self.rows), *map("{:.6g}".format, values)])
+            self.table.write(f"{row}\n".encode())
+            for name, value in zip(self.columns, values if self.board else ()):
+                self.board.add_scalar(name, value, self.rows)
+        self.table.flush()
+        os.fsync(self.table.fileno())  # before there is a checkpoint that counts these rows
+
+    def draw(self, epoch, fakes, images, milestones):
+        """All pictures of a run: the samples of this epoch, and what they are compared with."""
+        if RANK > 0:
+            return
         (self.folder / "samples").mkdir(exist_ok=True)
-        save_png(self.folder / "samples" / f"epoch_{epoch:03d}.png", picture)
+        samples = grid(fakes)
+        save_png(self.folder / "samples" / f"epoch_{epoch:03d}.png", samples)
         if self.board:
-            self.board.add_image("samples", np.atleast_3d(picture), epoch, dataformats="HWC")
+            self.board.add_image("samples", np.atleast_3d(samples), epoch, dataformats="HWC")
+        save_progress(self.folder, milestones)
+        compared = grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
+        save_sheet(self.folder / "real_vs_fake.png", compared, rows=["real", "generated"])
+        if epoch:
+            save_losses(self.folder, self.curves, self.title)
 
 
 # ---- pictures

@@ -4,15 +4,17 @@ python gan_cnn.py                   # report B: 7x7 kernels between the image an
 python gan_cnn.py --arch conv4      # report A: four layers, 4x4 kernels
 python gan_cnn.py --arch separable  # report A's promise: conv4 with depthwise convolutions
 python gan_cnn.py --arch tiny       # report C: two small convolutions in each network
+python gan_cnn.py --report          # the settings of the report's source, not ours
 """
 
 import copy
+from functools import partial
+from math import inf
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.flop_counter import FlopCounterMode
 
 import common
 
@@ -180,16 +182,23 @@ ARCHS = {
     "tiny": (TinyGenerator, TinyDiscriminator),
 }
 
-
-def cost(arch, z_dim=100):
-    """Parameters, and multiply-adds for one image, of a generator and its discriminator."""
-    make_G, make_D = ARCHS[arch]
-    G, D = make_G(z_dim).eval(), make_D().eval()
-    with FlopCounterMode(display=False) as counter:
-        D(G(torch.zeros(1, z_dim)))
-    parameters = sum(p.numel() for network in (G, D) for p in network.parameters())
-    return parameters, counter.get_total_flops() // 2
-
+# Our settings (docs/quality.md says why), and those of the report's source, which --report takes.
+# conv7 has those of a public homework with report B's networks, tiny the notebook's and report C's
+# 20 epochs (docs/report-b.md, docs/report-c.md). Of conv4 nothing is known: a guess.
+# new_z: new noise for G's half of a step. bf16 None: where it is faster.
+# fmt: off
+COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after", "beta1", "r1", "ema", "new_z", "bf16")
+SETTINGS = {
+    "conv7": ((20, 64, "adam", 2e-3, inf, 0.5, 0.1, 0.999, False, None),       # ours
+              (3, 64, "adam", 2e-4, inf, 0.5, 0.0, 0.0, True, False)),         # the source's
+    "conv4": ((20, 64, "adam", 2e-3, inf, 0.5, 0.1, 0.999, False, None),
+              (20, 64, "adam", 2e-4, inf, 0.5, 0.0, 0.0, True, False)),
+    "separable": ((20, 64, "adam", 2e-3, inf, 0.5, 0.1, 0.999, False, False),  # slower in bfloat16
+                  (20, 64, "adam", 2e-4, inf, 0.5, 0.0, 0.0, True, False)),
+    "tiny": ((20, 64, "adam", 2e-3, inf, 0.5, 0.1, 0.999, False, None),
+             (20, 64, "sgd", 0.03, inf, 0.5, 0.0, 0.0, True, False)),
+}
+# fmt: on
 
 # ---- training
 
@@ -210,7 +219,7 @@ def slope_penalty(D, real):
     return slope.square().flatten(1).sum(1).mean() / 2
 
 
-def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
+def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     """One step of D and one of G, on real images and as many generated ones."""
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
@@ -229,7 +238,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
     # D does not learn from this. Freezing it saves computing gradients that nobody uses.
     D.requires_grad_(False)
     with autocast:
-        verdict = D(fake)
+        verdict = D(G(torch.randn_like(z)) if new_z else fake)
     loss_G = -torch.log(verdict + EPS).mean()
     opt_G.zero_grad()
     loss_G.backward()
@@ -239,97 +248,94 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0):
     return torch.stack([loss_D, loss_G, D_real.mean(), D_fake.mean()]).detach()
 
 
-def main():
-    parser = common.make_parser(__doc__)
+def update_average(average, G, weight):
+    """Move the average of G's weights and BatchNorm statistics towards those of G."""
+    for mean, newest in zip(average.state_dict().values(), G.state_dict().values()):
+        if mean.is_floating_point():  # not BatchNorm's count of batches
+            mean.lerp_(newest, weight)
+
+
+def read_options():
+    """What was typed or, with --resume, saved; the rest is the network's row of SETTINGS."""
+    parser = common.make_parser(__doc__, COLUMNS, SETTINGS)
     add, number = parser.add_argument, common.number
     add("--arch", choices=ARCHS, default="conv7", help="the network (%(default)s)")
-    add("--batch-size", type=number(int, 2), default=64, help="images in a step (%(default)s)")
-    add("--lr", type=number(float, 1e-12, 1e30), default=2e-3, help="learning rate (%(default)s)")
-    add("--beta1", type=number(float, 0, 0.999), default=0.5, help="of Adam (%(default)s)")
-    add("--r1", type=number(float, 0), default=0.1, help="weight of slope penalty (%(default)s)")
+    add("--optimizer", choices=["adam", "sgd"], help="of both networks (see below)")
+    add("--beta1", type=number(float, 0, 0.999), help="of Adam (see below)")
+    add("--r1", type=number(float, 0), help="weight of the penalty on D's slope (see below)")
     args, checkpoint = common.parse_args(parser, SCRIPT)
+    ours, source = SETTINGS[args.arch]
+    for name, value in zip(COLUMNS, source if args.report else ours):
+        if getattr(args, name, None) is None:
+            setattr(args, name, value)
+    return args, checkpoint
 
-    device = common.pick_device(args.device)
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 for matrices: fast, and exact enough
-    if args.device == "auto" and device.type == "mps" and args.r1:
-        device = torch.device("cpu")  # the penalty takes second derivatives: never tried on mps
-    if args.bf16 is None:  # on where it is faster and no worse: docs/speed.md, docs/quality.md
-        args.bf16 = device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
-        args.bf16 = args.bf16 and args.arch != "separable"  # its depthwise convolutions: slower
-    images, args.dataset = common.load_images(args, args.batch_size)
-    images = images.to(device)
+
+def main():
+    args, checkpoint = read_options()
+    device = common.prepare_device(args.device, args.r1)
+    if args.bf16 is None:
+        args.bf16 = common.bf16_is_faster(device)
+    images, args.dataset = common.load_images(args, args.batch_size, device)
     steps = len(images) // args.batch_size  # in an epoch
 
-    torch.manual_seed(1_000_000 * args.seed)
+    torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
-    G.to(device, memory_format=torch.channels_last)  # the faster layout for convolutions
-    D.to(device, memory_format=torch.channels_last)
-    adam = {"lr": args.lr, "betas": (args.beta1, 0.999), "fused": True}
-    opt_G = torch.optim.Adam(G.parameters(), **adam)
-    opt_D = torch.optim.Adam(D.parameters(), **adam)
-    # Samples are drawn by a moving average of G's weights and BatchNorm statistics: steadier.
-    # state_dict() gives the tensors themselves, not copies, so the pairs stay up to date.
-    average = copy.deepcopy(G).eval()
-    both = zip(average.state_dict().values(), G.state_dict().values())
-    pairs = [(mean, newest) for mean, newest in both if mean.is_floating_point()]
+    faster = torch.channels_last  # for convolutions
+    G, D = (net.to(device, memory_format=faster) for net in (G, D))
+    adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, 0.999), fused=True)
+    sgd = partial(torch.optim.SGD, lr=args.lr, fused=True)
+    optimizer = sgd if args.optimizer == "sgd" else adam
+    opt_G, opt_D = optimizer(G.parameters()), optimizer(D.parameters())
+    # Samples are drawn by a moving average of G: they are steadier than its own.
+    average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
 
-    # What a checkpoint holds, beside the options and the number of epochs done.
-    parts = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}
-    done = checkpoint["epoch"] if checkpoint else 0
+    print(G, D, sep="\n")
+    used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
+    print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")
+    folder = common.run_folder(args, checkpoint, SCRIPT)
+    parts, done = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}, 0
     if checkpoint:
-        with common.must_fit(checkpoint["folder"]):
+        with common.refuse_misfit(folder):
             for name, part in parts.items():
                 part.load_state_dict(checkpoint[name])
-    players = [G, D]
-    if common.WORLD > 1:  # under torchrun: several processes, each with a part of every batch
-        players = [DistributedDataParallel(net, broadcast_buffers=False) for net in players]
-    mine = slice(common.RANK, None, common.WORLD)  # the part of each batch for this process
+        done, checkpoint = checkpoint["epoch"], None  # None frees its memory
+    networks = G, D
+    if common.WORLD > 1:  # under torchrun: several processes, each with a share of every batch
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        networks = [DistributedDataParallel(net, broadcast_buffers=False) for net in networks]
 
-    print(G, D, sep="\n")
-    print("{:,} parameters, {:,} multiply-adds for an image".format(*cost(args.arch, args.z_dim)))
-    how = f"Adam with lr {args.lr:g}, beta1 {args.beta1:g}; R1 {args.r1:g}; average {args.ema:g}"
-    print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {how}")
-    folder = common.run_folder(args, checkpoint, SCRIPT)
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
-    milestones = {round(args.epochs * part / 4) for part in range(5)}
-
-    log = common.Log(folder, CURVES, args, steps, done)
-
-    @torch.inference_mode()
-    def draw(epoch):
-        fakes = average(fixed_z)
-        log.samples(common.grid(fakes), epoch)
-        common.save_progress(folder, milestones)
-        compared = common.grid(torch.cat([images[:8] / 127.5 - 1, fakes[:8]]))
-        common.save_sheet(folder / "real_vs_fake.png", compared, rows=["real", "generated"])
-
-    with log:
+    quarters = [round(args.epochs * part / 4) for part in range(5)]  # when samples are drawn
+    with common.Log(folder, title, CURVES, args, steps, done) as log:
         if done == 0:
-            draw(0)
+            log.draw(0, average(fixed_z), images, quarters)
         for epoch in range(done + 1, args.epochs + 1):
             # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
-            torch.manual_seed(1_000_000 * args.seed + epoch)
-            batches = common.batches(images, args.batch_size)
-            for step, real in enumerate(batches, start=(epoch - 1) * steps + 1):
-                z = torch.randn(args.batch_size, args.z_dim, device=device)
-                log(train_step(*players, opt_G, opt_D, real[mine], z[mine], args.bf16, args.r1))
+            torch.manual_seed(10_000 * args.seed + epoch)
+            order = torch.randperm(len(images)).to(device).split(args.batch_size)[:steps]
+            if common.RANK > 0:  # the order is everybody's, noise and dropout are its own
+                torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
+            for group in opt_G.param_groups + opt_D.param_groups:
+                group["lr"] = args.lr * min(1, args.lr_falls_after / epoch) ** 0.5
+            for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
+                # Its share of the images, from bytes to [-1, 1], where Tanh's images are.
+                real = images[chosen[common.RANK :: common.WORLD]] / 127.5 - 1
+                z = torch.randn(len(real), args.z_dim, device=device)
+                log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, args.r1, args.new_z))
                 # The newest weights' share: 1 at first, so that the untrained G is soon forgotten,
                 # then less and less, until it is 1 - ema after 10 / (1 - ema) steps.
-                weight = max(1 - args.ema, 10 / (step + 9))
-                for mean, newest in pairs:
-                    mean.lerp_(newest, weight)
+                update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 
-            means = log.end_epoch(epoch, G, D)
+            means, last = log.end_epoch(epoch, G, D)
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
                 log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
-            if means["D(G(z))"] > 0.99:  # a sigmoid at 1 lets no gradient pass: D cannot recover
-                raise common.Mistake(f"D is stuck at 1, epoch {epoch} unsaved: try a smaller --lr")
-            if epoch in milestones or epoch % (args.sample_every or args.epochs) == 0:
-                draw(epoch)
-                common.save_losses(folder, CURVES, title)
+            if last["loss_G"] < 0.01:  # D says 1 of all, where a sigmoid lets no gradient pass
+                raise common.UserError(f"D is stuck at 1, epoch {epoch} unsaved: try smaller --lr")
+            if epoch in quarters or epoch % (args.sample_every or args.epochs) == 0:
+                log.draw(epoch, average(fixed_z), images, quarters)
             about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
             about |= {"epoch": epoch, "args": vars(args)}
             common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})

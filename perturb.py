@@ -52,7 +52,7 @@ def find_generator(given):
         if str(path) == known.name:
             return known
     known = ", ".join(map(str, [*common.newest("*/g.pt"), SHIPPED]))
-    raise common.Mistake(f"there is no file {path}. Known generators: {known}")
+    raise common.UserError(f"there is no file {path}. Known generators: {known}")
 
 
 def find_archs(script):
@@ -68,7 +68,9 @@ def find_archs(script):
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             return module.ARCHS
-    raise common.Mistake(f"there is no {script}.py with ARCHS beside perturb.py or in this folder")
+    raise common.UserError(
+        f"there is no {script}.py with ARCHS beside perturb.py or in this folder"
+    )
 
 
 def load_generator(path):
@@ -76,12 +78,12 @@ def load_generator(path):
     saved = common.load(path)
     archs = find_archs(saved["script"])
     if saved["arch"] not in archs:
-        raise common.Mistake(f"{saved['script']}.py has no --arch {saved['arch']} as {path} says")
+        raise common.UserError(f"{saved['script']}.py has no --arch {saved['arch']} as {path} says")
     G = archs[saved["arch"]][0](saved["z_dim"])
-    with common.must_fit(path):
+    with common.refuse_misfit(path):
         G.load_state_dict(saved["state_dict"] if "state_dict" in saved else saved["average"])
     if not all(weight.isfinite().all() for weight in G.state_dict().values()):
-        raise common.Mistake(f"{path} has weights that are not finite numbers")
+        raise common.UserError(f"{path} has weights that are not finite numbers")
     return G.eval(), saved
 
 
@@ -255,7 +257,7 @@ def output_paths(args, folder):
         if not taken:
             return table, figures
         if args.out:
-            raise common.Mistake(f"{taken[0]} exists already: give another --out")
+            raise common.UserError(f"{taken[0]} exists already: give another --out")
 
 
 def spaced(kind, low, high=10**6):
@@ -310,15 +312,15 @@ def main():
     z_dim = saved["z_dim"]
     args.positions = args.positions or spread(z_dim)
     if not 0 <= min(args.positions) <= max(args.positions) < z_dim:
-        raise common.Mistake(f"--positions go from 0 to {z_dim - 1} in {path}")
+        raise common.UserError(f"--positions go from 0 to {z_dim - 1} in {path}")
     rows = len(args.scale or ()) or len(args.positions) * len(args.values)
     if rows > 500 or rows * args.samples > 8000:
-        raise common.Mistake(f"{rows} rows of {args.samples} do not fit into a figure: draw less")
+        raise common.UserError(f"{rows} rows of {args.samples} do not fit into a figure: draw less")
     about = f"{saved['script']}.py --arch {saved['arch']}, epoch {saved['epoch']}"
     print(f"generator: {path} ({about}, trained on {saved['args'].get('dataset')})")
     if args.live:
         if plt.get_backend().lower() == "agg":
-            raise common.Mistake("--live opens a window, and there is no display here")
+            raise common.UserError("--live opens a window, and there is no display here")
         z = torch.randn(args.samples, z_dim, generator=torch.Generator().manual_seed(args.seed[0]))
         window = live(G, z, args.positions)
         plt.show()

@@ -82,7 +82,7 @@ def read(part, data_dir):
     """Images in [-1, 1] and labels of Fashion-MNIST: part is train or t10k."""
     train = common.find_images("fashion-mnist", data_dir)
     if not train:
-        raise common.Mistake("Fashion-MNIST is needed: run a script once to download it")
+        raise common.UserError("Fashion-MNIST is needed: run a script once to download it")
     images = train.with_name(train.name.replace("train", part))
     labels = images.with_name(images.name.replace("images-idx3", "labels-idx1"))
     with (gzip.open if labels.suffix == ".gz" else open)(labels, "rb") as file:
@@ -159,7 +159,7 @@ def load_classifier(second, data_dir, device):
     images, classes = read("t10k", data_dir)
     right = (describe(net, images)[1] == classes).float().mean().item()
     if right < 0.92:
-        raise common.Mistake(f"{path} is right in {right:.1%} only: delete it, try again")
+        raise common.UserError(f"{path} is right in {right:.1%} only: delete it, try again")
     return net, right
 
 
@@ -288,12 +288,12 @@ def train_until(stage, family, seed, out, args):
         if done == stage:
             return  # it was stopped just before the copy
         if done > stage:
-            raise common.Mistake(f"{out} has gone past epoch {stage}: delete it to look there")
+            raise common.UserError(f"{out} has gone past epoch {stage}: delete it to look there")
         command += ["--resume", out]
     print(f"{out}: to epoch {stage}", file=sys.stderr, flush=True)
     with open(f"{out}.log", "a") as log:  # beside its folder, which must be empty at first
         if subprocess.call(list(map(str, command)), stdout=log):
-            raise common.Mistake(f"{out} could not be trained")
+            raise common.UserError(f"{out} could not be trained")
 
 
 # ---- the table and the pictures
@@ -350,7 +350,7 @@ def draw_epochs(curves):
 
 def table_lines(args, families):
     """Train what is to be trained, and judge it all: the table, line by line."""
-    device = common.pick_device(args.device)
+    device = common.prepare_device(args.device)
     net, right = load_classifier(False, args.data_dir, device)
     second, right_2 = load_classifier(True, args.data_dir, device)
     yield f"Classifiers: {right:.1%} and {right_2:.1%} of the test images right."

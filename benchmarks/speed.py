@@ -33,6 +33,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 
 HERE = Path(__file__).resolve().parent
@@ -165,9 +166,7 @@ def run_usual(command, folder, device, bf16=False):
 # ---- the bare training step, as the scripts' main() prepares it
 def run_floor(command, folder, device, bf16):
     """As many steps as an epoch over the folder's images has, all on one batch."""
-    device = common.pick_device(device)  # which tunes the memory's management, too
-    if device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
+    device = common.prepare_device(device)
     module, options, G, D = networks(command)
     G.to(device, memory_format=torch.channels_last)  # which leaves what is no convolution alone
     D.to(device, memory_format=torch.channels_last)
@@ -179,7 +178,7 @@ def run_floor(command, folder, device, bf16):
     if wgan and not gp:
         make = functools.partial(torch.optim.RMSprop, lr=5e-5)
     images = common.read_idx(common.find_images("fashion-mnist", folder)).to(device)
-    real = next(common.batches(images, n_critic * 128))
+    real = images[: n_critic * 128] / 127.5 - 1
     z = torch.randn(len(real), 100, device=device)
     if wgan:
         real, z = real.chunk(n_critic), z.chunk(n_critic)
@@ -189,6 +188,16 @@ def run_floor(command, folder, device, bf16):
         for _ in range(count):
             losses = step(real, z, bf16, **more)
         print("epoch", losses.tolist(), flush=True)  # which waits for a GPU
+
+
+# ---- counting
+def cost(command, z_dim=100):
+    """Parameters, and multiply-adds for one image, of a generator and its discriminator."""
+    _, _, G, D = networks(command)
+    with FlopCounterMode(display=False) as counter:
+        D.eval()(G.eval()(torch.zeros(1, z_dim)))
+    parameters = sum(p.numel() for network in (G, D) for p in network.parameters())
+    return parameters, counter.get_total_flops() // 2
 
 
 # ---- measuring
@@ -215,7 +224,7 @@ def watch(command, epochs=1):
             finally:
                 process.kill()
     if len(stamps) <= epochs:
-        raise common.Mistake(f"{' '.join(map(str, command))} ended:\n{''.join(lines[-20:])}")
+        raise common.UserError(f"{' '.join(map(str, command))} ended:\n{''.join(lines[-20:])}")
     return (stamps[-1] - stamps[0]) / epochs, memory
 
 
@@ -253,7 +262,7 @@ def prepare(folder, images):
     raw.mkdir(parents=True)
     found = common.find_images("fashion-mnist")
     if not found:
-        raise common.Mistake("Fashion-MNIST is needed: run a script once to download it")
+        raise common.UserError("Fashion-MNIST is needed: run a script once to download it")
     pixels = common.read_idx(found)[:images]
     for kind, data in ("train", pixels), ("t10k", pixels[:1]):
         header = b"".join(n.to_bytes(4, "big") for n in (0x803, len(data), 28, 28))
@@ -349,6 +358,7 @@ def main():
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="of another checkout")
     parser.add_argument("--rounds", type=common.number(int, 1), default=3, help="default: 3")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--count", action="store_true", help="parameters and multiply-adds only")
     parser.add_argument("--apart", nargs=3, help=argparse.SUPPRESS)
     parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -360,6 +370,11 @@ def main():
         return
     if unknown := set(args.networks) - set(CASES):
         parser.error(f"no network is called {' '.join(unknown)}; there are {' '.join(CASES)}")
+    if args.count:
+        print("| network | parameters | multiply-adds for an image |\n|---|---|---|")
+        for case in args.networks or CASES:
+            print("| {} | {:,} | {:,} |".format(case, *cost(CASES[case][0])))
+        return
     args.against = args.against and args.against.resolve()
     tabulate(args)
 
