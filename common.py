@@ -1,4 +1,4 @@
-"""What the scripts share because no lesson is in it: options, device, data, files, log, pictures."""
+"""What the scripts share, because no lesson is in it: options, device, data, files, pictures."""
 
 import argparse
 import contextlib

@@ -134,17 +134,20 @@ ARCHS = {
     "transpose": (TransposeGenerator, TransposeDiscriminator),
 }
 
-# Our settings (docs/quality.md says why), and those of the report's source, which --report takes:
-# for upsample PyTorch-GAN's dcgan.py, for transpose the exercise that report E fills in. Its page
-# leaves PyTorch's betas and weights as they are. (docs/report-a.md, docs/report-e.md)
-# new_z: new noise for G's half of a step. bf16 None: where it is faster.
+# Our settings (docs/quality.md says why), then those of the report's source, which --report takes:
+# of upsample PyTorch-GAN's dcgan.py, of transpose the exercise that report E fills in, with
+# PyTorch's own betas and first weights. docs/report-a.md, -d.md and -e.md say more.
+# The rate falls after so many epochs. new_z: G's half of a step has new noise. bf16 None: where it
+# is faster.
 # fmt: off
-COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "beta1", "r1", "ema", "new_z", "bf16", "init")
+COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "beta1",
+           "r1", "ema", "new_z", "bf16", "init")
 SETTINGS = {
-    "upsample": ((20, 64, 2e-3, inf, 0.5, 0.1, 0.995, False, None, "torch"),     # ours
-                 (200, 64, 2e-4, inf, 0.5, 0.0, 0.0, True, False, "dcgan")),     # the source's
-    "transpose": ((20, 128, 2e-3, 5, 0.5, 1.0, 0.995, False, None, "dcgan"),
-                  (30, 128, 2e-4, inf, 0.9, 0.0, 0.0, True, False, "torch")),
+    #             epochs batch   lr  falls beta1  r1    ema    new_z  bf16    init
+    "upsample":  ((  20,   64,  2e-3,  inf, 0.5,  0.1,  0.995, False, None,  "torch"),  # ours
+                  ( 200,   64,  2e-4,  inf, 0.5,  0.0,  0.0,   True,  False, "dcgan")),  # source's
+    "transpose": ((  20,  128,  2e-3,    5, 0.5,  1.0,  0.995, False, None,  "dcgan"),
+                  (  30,  128,  2e-4,  inf, 0.9,  0.0,  0.0,   True,  False, "torch")),
 }
 # fmt: on
 
@@ -232,8 +235,8 @@ def main():
     if args.init == "dcgan":
         G.apply(init_weights)
         D.apply(init_weights)
-    faster = torch.channels_last  # for convolutions
-    G, D = (net.to(device, memory_format=faster) for net in (G, D))
+    # channels_last is the faster layout for convolutions
+    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))
     adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, 0.999), fused=True)
     opt_G, opt_D = adam(G.parameters()), adam(D.parameters())
     # Samples are drawn by a moving average of G: they are steadier than its own.

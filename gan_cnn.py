@@ -182,21 +182,24 @@ ARCHS = {
     "tiny": (TinyGenerator, TinyDiscriminator),
 }
 
-# Our settings (docs/quality.md says why), and those of the report's source, which --report takes.
-# conv7 has those of a public homework with report B's networks, tiny the notebook's and report C's
-# 20 epochs (docs/report-b.md, docs/report-c.md). Of conv4 nothing is known: a guess.
-# new_z: new noise for G's half of a step. bf16 None: where it is faster.
+# Our settings (docs/quality.md says why), then those of the report's source, which --report takes:
+# of conv7 a public homework with report B's networks, of tiny the notebook and report C. Those of
+# conv4 are a guess, for report A says nothing. (docs/report-a.md, -b.md, -c.md)
+# The rate falls after so many epochs. new_z: G's half of a step has new noise. bf16 None: where it
+# is faster; depthwise convolutions are slower.
 # fmt: off
-COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after", "beta1", "r1", "ema", "new_z", "bf16")
+COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after",
+           "beta1", "r1", "ema", "new_z", "bf16")
 SETTINGS = {
-    "conv7": ((20, 64, "adam", 2e-3, inf, 0.5, 0.1, 0.999, False, None),       # ours
-              (3, 64, "adam", 2e-4, inf, 0.5, 0.0, 0.0, True, False)),         # the source's
-    "conv4": ((20, 64, "adam", 2e-3, inf, 0.5, 0.1, 0.999, False, None),
-              (20, 64, "adam", 2e-4, inf, 0.5, 0.0, 0.0, True, False)),
-    "separable": ((20, 64, "adam", 2e-3, inf, 0.5, 0.1, 0.999, False, False),  # slower in bfloat16
-                  (20, 64, "adam", 2e-4, inf, 0.5, 0.0, 0.0, True, False)),
-    "tiny": ((20, 64, "adam", 2e-3, inf, 0.5, 0.1, 0.999, False, None),
-             (20, 64, "sgd", 0.03, inf, 0.5, 0.0, 0.0, True, False)),
+    #             epochs batch optimizer lr  falls beta1  r1    ema   new_z  bf16
+    "conv7":     ((  20,   64,  "adam", 2e-3,  inf, 0.5,  0.1,  0.999, False, None),  # ours
+                  (   3,   64,  "adam", 2e-4,  inf, 0.5,  0.0,  0.0,   True,  False)),  # source's
+    "conv4":     ((  20,   64,  "adam", 2e-3,  inf, 0.5,  0.1,  0.999, False, None),
+                  (  20,   64,  "adam", 2e-4,  inf, 0.5,  0.0,  0.0,   True,  False)),
+    "separable": ((  20,   64,  "adam", 2e-3,  inf, 0.5,  0.1,  0.999, False, False),
+                  (  20,   64,  "adam", 2e-4,  inf, 0.5,  0.0,  0.0,   True,  False)),
+    "tiny":      ((  20,   64,  "adam", 2e-3,  inf, 0.5,  0.1,  0.999, False, None),
+                  (  20,   64,  "sgd",  0.03,  inf, 0.5,  0.0,  0.0,   True,  False)),
 }
 # fmt: on
 
@@ -282,8 +285,8 @@ def main():
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
-    faster = torch.channels_last  # for convolutions
-    G, D = (net.to(device, memory_format=faster) for net in (G, D))
+    # channels_last is the faster layout for convolutions
+    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))
     adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, 0.999), fused=True)
     sgd = partial(torch.optim.SGD, lr=args.lr, fused=True)
     optimizer = sgd if args.optimizer == "sgd" else adam

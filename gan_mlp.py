@@ -144,19 +144,22 @@ ARCHS = {
     "hidden": (HiddenGenerator, HiddenDiscriminator),
 }
 
-# Our settings (docs/quality.md says why), and those of the report's source, which --report takes:
-# for basic a notebook, for deep PyTorch-GAN's gan.py, for hidden the exercise that report E fills
-# in, with PyTorch's betas. (docs/report-c.md, docs/report-d.md, docs/report-e.md)
-# new_z: new noise for G's half of a step. bf16: on one machine slower, on another worse.
+# Our settings (docs/quality.md says why), then those of the report's source, which --report takes:
+# of basic a notebook, of deep PyTorch-GAN's gan.py, of hidden the exercise that report E fills in
+# with PyTorch's own betas. docs/report-c.md, -d.md and -e.md say what is known and what is a guess.
+# The rate falls after so many epochs. new_z: G's half of a step has new noise. bf16: on one
+# machine slower, on another worse.
 # fmt: off
-COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after", "beta1", "beta2", "r1", "ema", "new_z", "bf16")
+COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after",
+           "beta1", "beta2", "r1", "ema", "new_z", "bf16")
 SETTINGS = {
-    "basic": ((20, 128, "adam", 1e-3, inf, 0.0, 0.99, 1.0, 0.999, False, False),   # ours
-              (3, 64, "sgd", 0.03, inf, 0.9, 0.999, 0.0, 0.0, True, False)),       # the source's
-    "deep": ((20, 128, "adam", 1e-3, inf, 0.0, 0.99, 1.0, 0.999, False, False),
-             (200, 64, "adam", 2e-4, inf, 0.5, 0.999, 0.0, 0.0, True, False)),
-    "hidden": ((20, 128, "adam", 1e-3, inf, 0.0, 0.99, 1.0, 0.999, False, False),
-               (30, 128, "adam", 2e-4, inf, 0.9, 0.999, 0.0, 0.0, True, False)),
+    #          epochs batch optimizer lr  falls  beta1  beta2   r1    ema   new_z  bf16
+    "basic":  ((  20,  128,  "adam", 1e-3,  inf,  0.0,  0.99,  1.0,  0.999, False, False),  # ours
+               (   3,   64,  "sgd",  0.03,  inf,  0.9,  0.999, 0.0,  0.0,   True,  False)),  # its
+    "deep":   ((  20,  128,  "adam", 1e-3,  inf,  0.0,  0.99,  1.0,  0.999, False, False),
+               ( 200,   64,  "adam", 2e-4,  inf,  0.5,  0.999, 0.0,  0.0,   True,  False)),
+    "hidden": ((  20,  128,  "adam", 1e-3,  inf,  0.0,  0.99,  1.0,  0.999, False, False),
+               (  30,  128,  "adam", 2e-4,  inf,  0.9,  0.999, 0.0,  0.0,   True,  False)),
 }
 # fmt: on
 

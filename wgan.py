@@ -70,17 +70,18 @@ class Discriminator(nn.Module):
 
 ARCHS = {"transpose": (Generator, Discriminator)}
 
-# Our settings (docs/quality.md says why), and those of the source, which --report takes: without
-# --gp of the exercise that report E fills in (docs/report-e.md), with it of the paper. E's 30 epochs
-# have five times as many steps of G as ours: 150 have the same number.
-# new_z: new noise for G's step. bf16 None: where it is faster.
+# Our settings (docs/quality.md says why), then those of the source, which --report takes: the
+# exercise that report E fills in (docs/report-e.md), and with --gp the paper. E's 30 epochs have
+# five times as many steps of G as ours: 150 have the same number.
+# The rate falls after so many epochs. new_z: G's step has new noise. bf16 None: where it is faster.
 # fmt: off
 COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "n_critic", "ema", "new_z", "bf16")
 SETTINGS = {
-    "clip": ((20, 128, 5e-5, inf, 5, 0.999, False, None),  # ours
-             (150, 128, 5e-5, inf, 5, 0.0, True, False)),  # the source's
-    "gp": ((20, 128, 5e-4, inf, 2, 0.999, False, None),
-           (20, 64, 1e-4, inf, 5, 0.0, True, False)),
+    #        epochs batch   lr  falls n_critic  ema   new_z  bf16
+    "clip": ((  20,  128,  5e-5,  inf,    5,   0.999, False, None),  # ours
+             ( 150,  128,  5e-5,  inf,    5,   0.0,   True,  False)),  # the source's
+    "gp":   ((  20,  128,  5e-4,  inf,    2,   0.999, False, None),
+             (  20,   64,  1e-4,  inf,    5,   0.0,   True,  False)),
 }
 # fmt: on
 
@@ -177,8 +178,8 @@ def main():
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
-    faster = torch.channels_last  # for convolutions
-    G, D = (net.to(device, memory_format=faster) for net in (G, D))
+    # channels_last is the faster layout for convolutions
+    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))
     rmsprop = partial(torch.optim.RMSprop, lr=args.lr)
     adam = partial(torch.optim.Adam, lr=args.lr, betas=(0.0, 0.9), fused=True)
     optimizer = adam if args.gp else rmsprop
