@@ -193,7 +193,7 @@ COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after",
 SETTINGS = {
     #             epochs batch optimizer lr  falls beta1  r1    ema   new_z  bf16
     "conv7":     ((  20,   64,  "adam", 2e-3,  inf, 0.5,  0.1,  0.999, False, None),  # ours
-                  (   3,   64,  "adam", 2e-4,  inf, 0.5,  0.0,  0.0,   True,  False)),  # source's
+                  (   3,   64,  "adam", 2e-4,  inf, 0.5,  0.0,  0.0,   True,  False)),  # --report
     "conv4":     ((  20,   64,  "adam", 2e-3,  inf, 0.5,  0.1,  0.999, False, None),
                   (  20,   64,  "adam", 2e-4,  inf, 0.5,  0.0,  0.0,   True,  False)),
     "separable": ((  20,   64,  "adam", 2e-3,  inf, 0.5,  0.1,  0.999, False, False),

@@ -79,7 +79,7 @@ COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "n_critic", "ema", "n
 SETTINGS = {
     #        epochs batch   lr  falls n_critic  ema   new_z  bf16
     "clip": ((  20,  128,  5e-5,  inf,    5,   0.999, False, None),  # ours
-             ( 150,  128,  5e-5,  inf,    5,   0.0,   True,  False)),  # the source's
+             ( 150,  128,  5e-5,  inf,    5,   0.0,   True,  False)),  # --report
     "gp":   ((  20,  128,  5e-4,  inf,    2,   0.999, False, None),
              (  20,   64,  1e-4,  inf,    5,   0.0,   True,  False)),
 }
