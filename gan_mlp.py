@@ -155,7 +155,7 @@ COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after",
 SETTINGS = {
     #          epochs batch optimizer lr  falls beta1  beta2   r1    ema   new_z  bf16
     "basic":  ((  20,  128,  "adam", 1e-3, inf, 0.0,  0.99,  1.0,  0.999, False, False),  # ours
-               (   3,   64,  "sgd",  0.03, inf, 0.9,  0.999, 0.0,  0.0,   True,  False)),  # --report
+               (   3,   64,  "sgd",  0.03, inf, 0.9,  0.999, 0.0,  0.0,   True, False)),  # --report
     "deep":   ((  20,  128,  "adam", 1e-3, inf, 0.0,  0.99,  1.0,  0.999, False, False),
                ( 200,   64,  "adam", 2e-4, inf, 0.5,  0.999, 0.0,  0.0,   True,  False)),
     "hidden": ((  20,  128,  "adam", 1e-3, inf, 0.0,  0.99,  1.0,  0.999, False, False),
