@@ -158,7 +158,7 @@ SETTINGS = {
                (   3,   64,  "sgd",  0.03, inf, 0.9,  0.999, 0.0,  0.0,   True, False)),  # --report
     "deep":   ((  20,  128,  "adam", 1e-3, inf, 0.0,  0.99,  1.0,  0.999, False, False),
                ( 200,   64,  "adam", 2e-4, inf, 0.5,  0.999, 0.0,  0.0,   True,  False)),
-    "hidden": ((  20,  128,  "adam", 1e-3, inf, 0.0,  0.99,  1.0,  0.999, False, False),
+    "hidden": ((  20,  128,  "adam", 1e-3,  20, 0.0,  0.99,  1.0,  0.999, False, False),
                (  30,  128,  "adam", 2e-4, inf, 0.9,  0.999, 0.0,  0.0,   True,  False)),
 }
 # fmt: on
