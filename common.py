@@ -121,7 +121,8 @@ def parse_args(parser, script):
         return args, None
     found = [Path(resume)] if resume else newest(f"{script}/ckpt.pt", f"{script}-[0-9]*/ckpt.pt")
     if not found:
-        raise UserError(f"nothing to resume: there is no runs/{script}/ckpt.pt")
+        told = f"there is no runs/{script}/ckpt.pt; name the folder of a run with --out"
+        raise UserError(f"nothing to resume: {told}")
     path = found[0] / "ckpt.pt" if found[0].is_dir() else found[0]
     checkpoint = load(path)
     if "state_dict" in checkpoint:  # a g.pt

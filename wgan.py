@@ -189,7 +189,8 @@ def main():
     fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
 
     print(G, D, sep="\n")
-    used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
+    names = [*COLUMNS, "gp" if args.gp else "clip"]
+    used = ", ".join(f"{name} {getattr(args, name)}" for name in names if name != "bf16")
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")
     folder = common.run_folder(args, checkpoint, SCRIPT)
     parts, done = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}, 0
