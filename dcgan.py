@@ -1,4 +1,4 @@
-"""DCGANs on Fashion-MNIST: convolutions with BatchNorm, trained as Radford et al. proposed.
+"""DCGANs on Fashion-MNIST: a generator and a discriminator of convolutions (Radford et al., 2015).
 
 python dcgan.py                            # report E: transposed convolutions
 python dcgan.py --arch upsample            # reports A and D: upsampling, then convolutions
@@ -88,7 +88,7 @@ class UpsampleDiscriminator(nn.Module):
 
 
 def init_weights(layer):
-    """The DCGAN paper's first weights: from N(0, 0.02), and BatchNorm's scales from N(1, 0.02)."""
+    """The DCGAN paper's first weights: deviation 0.02 around 0, BatchNorm's scales around 1."""
     if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.normal_(layer.weight, 0.0, 0.02)
     elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
@@ -96,7 +96,7 @@ def init_weights(layer):
 
 
 class TransposeGenerator(nn.Module):
-    """Report E, with a Tanh where it has a Sigmoid: its images are in [0, 1], ours in [-1, 1]."""
+    """Report E, but with a Tanh: it has a Sigmoid and images in [0, 1], ours are in [-1, 1]."""
 
     def __init__(self, z_dim=100):
         super().__init__()
@@ -134,11 +134,13 @@ ARCHS = {
     "transpose": (TransposeGenerator, TransposeDiscriminator),
 }
 
-# Our settings (docs/quality.md says why), then those of the report's source, which --report takes:
-# of upsample PyTorch-GAN's dcgan.py, of transpose the exercise that report E fills in, with
-# PyTorch's own betas and first weights. docs/report-a.md, -d.md and -e.md say more.
-# The rate falls after so many epochs. new_z: G's half of a step has new noise. bf16 None: where it
-# is faster.
+# Our settings (docs/quality.md says why), then those of the report's source, the public code on
+# which it was written: --report takes them. Of upsample that is PyTorch-GAN's dcgan.py, of
+# transpose an exercise; docs/report-a.md, -d.md and -e.md say more.
+# lr_falls_after: after that epoch the rate is lr * sqrt(that epoch / epoch); inf: it never falls
+# ema: memory of the average by which samples are drawn; 0: they are drawn by G itself
+# new_z: G learns from new noise, not from the images that D has just seen
+# bf16: None means where it is faster. init: init_weights, or PyTorch's own first weights
 # fmt: off
 COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "beta1",
            "r1", "ema", "new_z", "bf16", "init")
@@ -164,7 +166,7 @@ def slope_penalty(D, real):
     Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
     """
     real = real.detach().requires_grad_()
-    # Undoes the Sigmoid. clamp keeps the logit finite; outside these bounds the slope is 0.
+    # logit() undoes the Sigmoid. clamp keeps it finite; outside these bounds the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     return slope.square().flatten(1).sum(1).mean() / 2
@@ -186,7 +188,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     opt_D.step()
 
     # G learns to make D say 1: it maximises log D(G(z)), with the D that has just learned.
-    # D does not learn from this. Freezing it saves computing gradients that nobody uses.
+    # D must not learn from this: while it is frozen, its gradients are not even computed.
     D.requires_grad_(False)
     with autocast:
         verdict = D(G(torch.randn_like(z)) if new_z else fake)
@@ -216,7 +218,7 @@ def read_options():
     args, checkpoint = common.parse_args(parser, SCRIPT)
     ours, source = SETTINGS[args.arch]
     for name, value in zip(COLUMNS, source if args.report else ours):
-        if getattr(args, name, None) is None:
+        if getattr(args, name, None) is None:  # not typed, or a setting without an option
             setattr(args, name, value)
     return args, checkpoint
 
@@ -241,7 +243,7 @@ def main():
     opt_G, opt_D = adam(G.parameters()), adam(D.parameters())
     # Samples are drawn by a moving average of G: they are steadier than its own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
 
     print(G, D, sep="\n")
     used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
@@ -267,12 +269,12 @@ def main():
             # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
             torch.manual_seed(10_000 * args.seed + epoch)
             order = torch.randperm(len(images)).to(device).split(args.batch_size)[:steps]
-            if common.RANK > 0:  # the order is everybody's, noise and dropout are its own
+            if common.RANK > 0:  # all processes share the order; noise and dropout differ
                 torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch) ** 0.5
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
-                # Its share of the images, from bytes to [-1, 1], where Tanh's images are.
+                # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images[chosen[common.RANK :: common.WORLD]] / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
                 log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, args.r1, args.new_z))
@@ -283,9 +285,9 @@ def main():
             means, last = log.end_epoch(epoch, G, D)
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
                 log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
-            if last["loss_G"] < 0.01:  # D says 1 of all, where a sigmoid lets no gradient pass
+            if last["loss_G"] < 0.01:  # D says 1 of fakes, where a sigmoid lets no gradient pass
                 raise common.UserError(f"D is stuck at 1, epoch {epoch} unsaved: try smaller --lr")
-            if epoch in quarters or epoch % (args.sample_every or args.epochs) == 0:
+            if epoch in quarters or (args.sample_every and epoch % args.sample_every == 0):
                 log.draw(epoch, average(fixed_z), images, quarters)
             about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
             about |= {"epoch": epoch, "args": vars(args)}

@@ -121,7 +121,7 @@ class HiddenGenerator(nn.Module):
 
 
 class HiddenDiscriminator(nn.Module):
-    """Report E's last layer had 784 outputs, compared with the image; D must say one thing."""
+    """Report E's D gives 784 numbers and compares them with the image; here it gives one."""
 
     def __init__(self, h=256):
         super().__init__()
@@ -144,11 +144,13 @@ ARCHS = {
     "hidden": (HiddenGenerator, HiddenDiscriminator),
 }
 
-# Our settings (docs/quality.md says why), then those of the report's source, which --report takes:
-# of basic a notebook, of deep PyTorch-GAN's gan.py, of hidden the exercise that report E fills in
-# with PyTorch's own betas. docs/report-c.md, -d.md and -e.md say what is known and what is a guess.
-# The rate falls after so many epochs. new_z: G's half of a step has new noise. bf16: on one
-# machine slower, on another worse.
+# Our settings (docs/quality.md says why), then those of the report's source, the public code on
+# which it was written: --report takes them. Of basic that is a notebook, of deep PyTorch-GAN's
+# gan.py, of hidden an exercise; docs/report-c.md, -d.md and -e.md say what is a guess.
+# lr_falls_after: after that epoch the rate is lr * sqrt(that epoch / epoch); inf: it never falls
+# ema: memory of the average by which samples are drawn; 0: they are drawn by G itself
+# new_z: G learns from new noise, not from the images that D has just seen
+# bf16: False, since on one machine it was slower, on another the images were worse
 # fmt: off
 COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after",
            "beta1", "beta2", "r1", "ema", "new_z", "bf16")
@@ -176,7 +178,7 @@ def slope_penalty(D, real):
     Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
     """
     real = real.detach().requires_grad_()
-    # Undoes the Sigmoid. clamp keeps the logit finite; outside these bounds the slope is 0.
+    # logit() undoes the Sigmoid. clamp keeps it finite; outside these bounds the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     return slope.square().flatten(1).sum(1).mean() / 2
@@ -198,7 +200,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     opt_D.step()
 
     # G learns to make D say 1: it maximises log D(G(z)), with the D that has just learned.
-    # D does not learn from this. Freezing it saves computing gradients that nobody uses.
+    # D must not learn from this: while it is frozen, its gradients are not even computed.
     D.requires_grad_(False)
     with autocast:
         verdict = D(G(torch.randn_like(z)) if new_z else fake)
@@ -230,7 +232,7 @@ def read_options():
     args, checkpoint = common.parse_args(parser, SCRIPT)
     ours, source = SETTINGS[args.arch]
     for name, value in zip(COLUMNS, source if args.report else ours):
-        if getattr(args, name, None) is None:
+        if getattr(args, name, None) is None:  # not typed, or a setting without an option
             setattr(args, name, value)
     return args, checkpoint
 
@@ -238,8 +240,6 @@ def read_options():
 def main():
     args, checkpoint = read_options()
     device = common.prepare_device(args.device, args.r1)
-    if args.bf16 is None:
-        args.bf16 = common.bf16_is_faster(device)
     images, args.dataset = common.load_images(args, args.batch_size, device)
     steps = len(images) // args.batch_size  # in an epoch
 
@@ -247,8 +247,8 @@ def main():
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
     G, D = G.to(device), D.to(device)
-    # With beta1 0 no step is longer than lr / sqrt(1 - beta2): 10 times lr. With PyTorch's beta2
-    # of 0.999 it would be 32 times lr.
+    # With beta1 0 no weight moves by more than lr / sqrt(1 - beta2) in a step: 10 times lr. With
+    # PyTorch's beta2 of 0.999 it would be 32 times lr.
     betas = args.beta1, args.beta2
     adam = partial(torch.optim.Adam, lr=args.lr, betas=betas, fused=True)
     sgd = partial(torch.optim.SGD, lr=args.lr, fused=True)
@@ -256,7 +256,7 @@ def main():
     opt_G, opt_D = optimizer(G.parameters()), optimizer(D.parameters())
     # Samples are drawn by a moving average of G: they are steadier than its own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
 
     print(G, D, sep="\n")
     used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
@@ -282,12 +282,12 @@ def main():
             # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
             torch.manual_seed(10_000 * args.seed + epoch)
             order = torch.randperm(len(images)).to(device).split(args.batch_size)[:steps]
-            if common.RANK > 0:  # the order is everybody's, noise and dropout are its own
+            if common.RANK > 0:  # all processes share the order; noise and dropout differ
                 torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch) ** 0.5
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
-                # Its share of the images, from bytes to [-1, 1], where Tanh's images are.
+                # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images[chosen[common.RANK :: common.WORLD]] / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
                 log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, args.r1, args.new_z))
@@ -298,9 +298,9 @@ def main():
             means, last = log.end_epoch(epoch, G, D)
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
                 log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
-            if last["loss_G"] < 0.01:  # D says 1 of all, where a sigmoid lets no gradient pass
+            if last["loss_G"] < 0.01:  # D says 1 of fakes, where a sigmoid lets no gradient pass
                 raise common.UserError(f"D is stuck at 1, epoch {epoch} unsaved: try smaller --lr")
-            if epoch in quarters or epoch % (args.sample_every or args.epochs) == 0:
+            if epoch in quarters or (args.sample_every and epoch % args.sample_every == 0):
                 log.draw(epoch, average(fixed_z), images, quarters)
             about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
             about |= {"epoch": epoch, "args": vars(args)}

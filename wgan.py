@@ -1,4 +1,4 @@
-"""The Wasserstein GAN of report E: D is a critic: it estimates how far fakes are from the data.
+"""The Wasserstein GAN of report E. Its D is a critic: it estimates how far fakes are from the data.
 
 python wgan.py                     # as published: RMSprop, weights of the critic clipped
 python wgan.py --report            # the settings of report E's source: 150 epochs
@@ -71,9 +71,12 @@ class Discriminator(nn.Module):
 ARCHS = {"transpose": (Generator, Discriminator)}
 
 # Our settings (docs/quality.md says why), then those of the source, which --report takes: the
-# exercise that report E fills in (docs/report-e.md), and with --gp the paper. E's 30 epochs have
-# five times as many steps of G as ours: 150 have the same number.
-# The rate falls after so many epochs. new_z: G's step has new noise. bf16 None: where it is faster.
+# exercise of report E (docs/report-e.md), with --gp the paper. The exercise's 30 epochs have five
+# times as many steps of G as ours, hence 150. The paper's epochs are those of larger images.
+# lr_falls_after: after that epoch the rate is lr * sqrt(that epoch / epoch); inf: it never falls
+# ema: memory of the average by which samples are drawn; 0: they are drawn by G itself
+# new_z: G learns from new noise, not from the images that D has just seen
+# bf16: None means where it is faster
 # fmt: off
 COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "n_critic", "ema", "new_z", "bf16")
 SETTINGS = {
@@ -126,8 +129,8 @@ def train_step(G, D, opt_G, opt_D, reals, zs, bf16=False, clip=0.01, gp=0.0, new
                 weight.data.clamp_(-clip, clip)
         values.append(torch.stack([distance, loss_D, D_real, D_fake]).detach())
 
-    # G learns to raise the score of its last images. D does not learn from this. Freezing it saves
-    # computing gradients that nobody uses.
+    # G learns to raise the score of its images. D must not learn from this: while it is frozen, its
+    # gradients are not even computed.
     D.requires_grad_(False)
     with autocast:
         score = D(G(torch.randn_like(z)) if new_z else fake)
@@ -149,19 +152,23 @@ def update_average(average, G, weight):
 
 
 def read_options():
-    """What was typed or, with --resume, saved; the rest is the network's row of SETTINGS."""
+    """What was typed or, with --resume, saved; the rest is a row of SETTINGS."""
     parser = common.make_parser(__doc__, COLUMNS, SETTINGS)
     add, number = parser.add_argument, common.number
     add("--arch", choices=ARCHS, default="transpose", help="the network (%(default)s)")
     add("--n-critic", type=number(int, 1), help="steps of D to one of G (see below)")
     either = parser.add_mutually_exclusive_group()
     bound, weight = number(float, 1e-12), number(float, 0)
-    either.add_argument("--clip", type=bound, default=0.01, help="of D's weights (%(default)s)")
-    either.add_argument("--gp", type=weight, default=0.0, metavar="W", help="of a penalty: try 10")
+    either.add_argument(
+        "--clip", type=bound, default=0.01, help="bound of D's weights (%(default)s)"
+    )
+    either.add_argument(
+        "--gp", type=weight, default=0.0, metavar="W", help="weight of a penalty: try 10"
+    )
     args, checkpoint = common.parse_args(parser, SCRIPT)
     ours, source = SETTINGS["gp" if args.gp else "clip"]
     for name, value in zip(COLUMNS, source if args.report else ours):
-        if getattr(args, name, None) is None:
+        if getattr(args, name, None) is None:  # not typed, or a setting without an option
             setattr(args, name, value)
     return args, checkpoint
 
@@ -186,7 +193,7 @@ def main():
     opt_G, opt_D = optimizer(G.parameters()), optimizer(D.parameters())
     # Samples are drawn by a moving average of G: they are steadier than its own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # for every picture, also after --resume
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
 
     print(G, D, sep="\n")
     names = [*COLUMNS, "gp" if args.gp else "clip"]
@@ -213,23 +220,23 @@ def main():
             # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
             torch.manual_seed(10_000 * args.seed + epoch)
             order = torch.randperm(len(images)).to(device).split(per_step)[:steps]
-            if common.RANK > 0:  # the order is everybody's, noise and dropout are its own
+            if common.RANK > 0:  # all processes share the order; noise and dropout differ
                 torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch) ** 0.5
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
-                # Its share of the images, from bytes to [-1, 1], where Tanh's images are.
+                # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images[chosen[common.RANK :: common.WORLD]] / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
                 reals, zs = real.chunk(args.n_critic), z.chunk(args.n_critic)
-                wgan = args.bf16, args.clip, args.gp, args.new_z
-                log(train_step(*networks, opt_G, opt_D, reals, zs, *wgan))
+                how = args.bf16, args.clip, args.gp, args.new_z
+                log(train_step(*networks, opt_G, opt_D, reals, zs, *how))
                 # The newest weights' share: 1 at first, so that the untrained G is soon forgotten,
                 # then less and less, until it is 1 - ema after 10 / (1 - ema) steps.
                 update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 
             log.end_epoch(epoch, G, D)
-            if epoch in quarters or epoch % (args.sample_every or args.epochs) == 0:
+            if epoch in quarters or (args.sample_every and epoch % args.sample_every == 0):
                 log.draw(epoch, average(fixed_z), images, quarters)
             about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
             about |= {"epoch": epoch, "args": vars(args)}
