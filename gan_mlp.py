@@ -240,6 +240,8 @@ def read_options():
 def main():
     args, checkpoint = read_options()
     device = common.prepare_device(args.device, args.r1)
+    if args.bf16 is None:
+        args.bf16 = common.bf16_is_faster(device)
     images, args.dataset = common.load_images(args, args.batch_size, device)
     steps = len(images) // args.batch_size  # in an epoch
 

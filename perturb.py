@@ -5,7 +5,7 @@ python perturb.py --values 0.3 10 --seed 1 3 30 810 114514    # a figure for eac
 python perturb.py --add --values -3 3                         # add to the entry, do not set it
 python perturb.py --scale 0.3 1 3                             # the whole z, smaller and larger
 python perturb.py --interpolate 9                             # walk from the first z to the last
-python perturb.py --live                                      # a window with sliders
+python perturb.py --live                                      # sliders, in a window or a browser
 
 Without --ckpt, or if g.pt is not in this folder, the newest run's generator is taken; before there
 is any run, the one in data.
@@ -19,9 +19,7 @@ diversity       mean difference of a pixel between two samples of the row
 """
 
 import argparse
-import csv
 import importlib.util
-import io
 import itertools
 import re
 import sys
@@ -37,10 +35,11 @@ import common
 
 SHIPPED = common.DATA / "g.pt"
 ROWS_SHOWN = 16  # of a table on the screen: the example's
+# matplotlib's backends that open no window: without a display, for a browser, in a notebook
+NO_WINDOW = ("agg", "webagg", "inline", "module://matplotlib_inline.backend_inline")
+
 
 # ---- the generator
-
-
 def find_generator(given):
     """The file or folder given; a bare name that is not here, or none, means the newest run's."""
     path = Path(given or "g.pt")
@@ -48,18 +47,17 @@ def find_generator(given):
         path = path / "g.pt"
     if given and path.exists():
         return path
-    for known in [*common.newest("*/*.pt"), SHIPPED]:
-        if str(path) == known.name:
-            return known
-    known = ", ".join(map(str, [*common.newest("*/g.pt"), SHIPPED]))
-    raise common.UserError(f"there is no file {path}. Known generators: {known}")
+    known = [*common.newest("*/*.pt"), SHIPPED]
+    for file in known:
+        if file.name == str(path):
+            return file
+    raise common.UserError(
+        f"there is no file {path}. Known generators: {', '.join(map(str, known))}"
+    )
 
 
 def find_archs(script):
-    """ARCHS of a training script that lies beside this one, or in the current folder.
-
-    Nothing else is imported, whatever name a file may bring along.
-    """
+    """ARCHS of a script beside this one or in the current folder. Nothing else is imported."""
     for folder in (Path(__file__).resolve().parent, Path.cwd()):
         path = folder / f"{script}.py"
         is_name = Path(script).name == script
@@ -93,48 +91,40 @@ def spread(z_dim):
 
 
 # ---- the experiment
-
-
 def make_rows(args, z):
     """The rows of the figure, the unchanged one first: each a label and a z of its own."""
     if args.interpolate:
-        yield from walk(z[0], z[-1], args.interpolate)
-        return
-    yield "unchanged", z
-    for factor in args.scale or ():
-        yield f"z * {factor:g}", z * factor
-    if not args.scale:
-        for position, value in itertools.product(args.positions, args.values):
-            changed = z.clone()  # a copy: no row keeps the changes of the others
-            if args.add:
-                changed[:, position] += value
-                yield f"z[{position}] {'-' if value < 0 else '+'} {abs(value):g}", changed
-            else:
-                changed[:, position] = value
-                yield f"z[{position}] = {value:g}", changed
+        return walk(z[0], z[-1], args.interpolate)
+    rows = [("unchanged", z)]
+    if args.scale:
+        return rows + [(f"z * {factor:g}", z * factor) for factor in args.scale]
+    for position, value in itertools.product(args.positions, args.values):
+        changed = z.clone()  # a copy: no row keeps the changes of the others
+        if args.add:
+            label = f"z[{position}] {'-' if value < 0 else '+'} {abs(value):g}"
+            changed[:, position] += value
+        else:
+            label = f"z[{position}] = {value:g}"
+            changed[:, position] = value
+        rows.append((label, changed))
+    return rows
 
 
 def walk(first, last, steps):
     """From z to z along the sphere: a straight line would pass too near to 0, where G never was."""
     angle = torch.arccos(torch.cosine_similarity(first, last, dim=0))
+    if torch.sin(angle) < 1e-3:  # no sphere to speak of: z has one entry, or two are equal
+        angle = torch.tensor(1e-3)  # so small an arc is a straight line
     for t in np.linspace(0, 1, steps).tolist():
-        if torch.sin(angle) < 1e-3:  # no sphere to speak of: z has one entry, or two are equal
-            between = torch.lerp(first, last, t)
-        else:
-            between = torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * last
-            between = between / torch.sin(angle)
-        yield f"{t:.2f}", between[None]
+        between = torch.sin((1 - t) * angle) * first + torch.sin(t * angle) * last
+        yield f"{t:.2f}", (between / torch.sin(angle))[None]
 
 
 def measure(images, from_last=False):
-    """For each row of images [rows, columns, ...]: what the reports judge by eye, in grey levels.
-
-    Changes are against the first row, which is the unchanged one, or against the row before.
-    """
+    """The table described above, of images [rows, columns, ...]. The first row is the unchanged."""
     pictures = images.clamp(-1, 1).add(1).mul(127.5)
     grey = pictures.flatten(2)
     moved = (grey - (torch.cat([grey[:1], grey[:-1]]) if from_last else grey[0])).abs()
-    # How far neighbouring pixels differ: little in a blurred picture, much in a grainy one.
     across, down = (pictures.diff(dim=side).abs().mean((1, 2, 3, 4)) for side in (-1, -2))
     columns = {
         "brightness": grey.mean((1, 2)),
@@ -177,19 +167,16 @@ def show(seed, lines, names, table):
     """Print the summary, and as much of the table as a screen holds."""
     print(f"\nseed {seed}", *lines, sep="\n  ")
     print(f"{'':16}" + "".join(f"{name:>16}" for name in table))
-    for name, values in list(zip(names, zip(*table.values())))[:ROWS_SHOWN]:
+    for name, *values in list(zip(names, *table.values()))[:ROWS_SHOWN]:
         print(f"{name:16}" + "".join(f"{value:16.2f}" for value in values))
     if len(names) > ROWS_SHOWN:
         print(f"... and {len(names) - ROWS_SHOWN} more rows in the table that is saved")
 
 
 # ---- with sliders
-
-
 def live(G, z, positions):
-    """A window in which sliders change entries of z. Returns its widgets: they live while kept."""
-    rows = [["images"] * 2, *([position] * 2 for position in positions)]
-    rows += [["scale"] * 2, ["new z", "back"]]
+    """A figure in which sliders change entries of z."""
+    rows = [["images"] * 2, *([p] * 2 for p in positions), ["scale"] * 2, ["new z", "back"]]
     height = {"height_ratios": [8] + [1] * (len(rows) - 1), "figsize": (11, 2.5 + 0.3 * len(rows))}
     figure, axes = plt.subplot_mosaic(rows, layout="constrained", **height)
     before, now = z.clone(), z.clone()
@@ -218,10 +205,6 @@ def live(G, z, positions):
         now.copy_(before)  # after the sliders, which have just written their means into it
         redraw()
 
-    def new_z(_):
-        before.normal_()
-        back(_)
-
     def choose(event):
         nonlocal chosen
         if event.inaxes in (top, None):
@@ -235,60 +218,64 @@ def live(G, z, positions):
     scale = Slider(axes["scale"], "scale", 0, 5, valinit=1)
     scale.on_changed(redraw)
     buttons = {name: Button(axes[name], name) for name in ("new z", "back")}
-    buttons["new z"].on_clicked(new_z)
-    buttons["back"].on_clicked(back)
+    buttons["new z"].on_clicked(lambda _: before.normal_())
+    for button in buttons.values():
+        button.on_clicked(back)
     figure.canvas.mpl_connect("button_press_event", choose)
     redraw()
-    return figure, sliders | buttons | {"scale": scale}
+    figure.widgets = sliders | buttons | {"scale": scale}  # a widget works while somebody keeps it
+    return figure
+
+
+def start_page():
+    """Where no window can open, have pyplot show its figures in a browser. Returns the server."""
+    try:
+        from matplotlib.backends.backend_webagg import WebAggApplication
+    except RuntimeError:  # so matplotlib says that there is no tornado
+        raise common.UserError("no window opens here; for a browser: pip install tornado") from None
+    plt.switch_backend("webagg")
+    plt.rcParams["webagg.open_in_browser"] = False
+    WebAggApplication.initialize(address="127.0.0.1")
+    port = WebAggApplication.port
+    print("no window opens here: open the page below in a browser. Is that on another machine?")
+    print(f"Then first type there: ssh -L {port}:127.0.0.1:{port} THIS_MACHINE")
+    return WebAggApplication
 
 
 # ---- options
-
-
 def output_paths(args, folder):
     """The table's path and a figure's for each seed: of --out, or the next free in folder."""
+    ends = [f"-seed{seed}.png" for seed in args.seed] if len(args.seed) > 1 else [".png"]
     for count in itertools.count(1):
         stem = folder / ("perturb" + f"-{count}" * (count > 1))
         stem = args.out.with_suffix("") if args.out else stem
-        table = stem.with_name(stem.name + ".csv")
-        ends = [f"-seed{seed}.png" for seed in args.seed] if len(args.seed) > 1 else [".png"]
-        figures = [stem.with_name(stem.name + end) for end in ends]
-        taken = [path for path in (table, *figures) if path.exists()]
+        paths = [Path(f"{stem}{end}") for end in (".csv", *ends)]
+        taken = [path for path in paths if path.exists()]
         if not taken:
-            return table, figures
+            return paths
         if args.out:
             raise common.UserError(f"{taken[0]} exists already: give another --out")
-
-
-def spaced(kind, low, high=10**6):
-    """An argparse type for one of several numbers, which knows the usual slip."""
-    parse = common.number(kind, low, high)
-
-    def one(text):
-        if "," in text:
-            raise argparse.ArgumentTypeError(f"{text}: put spaces between numbers, no commas")
-        return parse(text)
-
-    return one
 
 
 def parse_args():
     plain = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    add, whole, real = parser.add_argument, spaced(int, -(10**6)), spaced(float, -1e6)
+    add, number, real = parser.add_argument, common.number, common.number(float, -1e6)
     add("--ckpt", help="the generator: a g.pt, or a run's folder (the newest run's)")
-    add("--positions", type=whole, nargs="+", help="entries of z (0 20 40 60 80)")
+    add("--positions", type=number(int, -(10**6)), nargs="+", help="entries of z (0 20 40 60 80)")
     add("--values", type=real, nargs="+", help="what each is set to in turn (-1 5 10)")
     add("--add", action="store_true", help="add the value to the entry instead of setting it")
-    other = parser.add_mutually_exclusive_group()
-    other.add_argument("--scale", type=real, nargs="+", help="multiply the whole z instead")
-    count = common.number(int, 2, 50)
-    other.add_argument("--interpolate", type=count, metavar="N", help="walk, in N pictures")
-    other.add_argument("--live", action="store_true", help="a window with sliders")
-    add("--samples", type=common.number(int, 1, 64), default=8, help="columns (%(default)s)")
-    seed = spaced(int, 0, 2**32 - 1)
+    add_one = parser.add_mutually_exclusive_group().add_argument
+    add_one("--scale", type=real, nargs="+", help="multiply the whole z instead")
+    add_one("--interpolate", type=number(int, 2, 50), metavar="N", help="walk, in N pictures")
+    add_one("--live", action="store_true", help="sliders, in a window or a browser")
+    add("--samples", type=number(int, 1, 64), default=8, help="columns (%(default)s)")
+    seed = number(int, 0, 2**32 - 1)
     add("--seed", type=seed, nargs="+", default=[23231], help="of z; a figure for each (23231)")
     add("--out", type=Path, help="the figure, .png (perturb.png beside the generator)")
+    for word in sys.argv[1:]:
+        if re.fullmatch(r"[-+.\d]*,[-+.,\d]*", word):
+            parser.error(f"{word}: put spaces between numbers, no commas")
     # argparse takes -1e1 for an option; with a space before it, for what it is
     words = [re.sub(r"^-[\d.]+[eE][+-]?\d+$", r" \g<0>", word) for word in sys.argv[1:]]
     args = parser.parse_args(words)
@@ -318,42 +305,36 @@ def main():
         raise common.UserError(f"{rows} rows of {args.samples} do not fit into a figure: draw less")
     about = f"{saved['script']}.py --arch {saved['arch']}, epoch {saved['epoch']}"
     print(f"generator: {path} ({about}, trained on {saved['args'].get('dataset')})")
+    zs = [torch.randn(args.samples, z_dim, generator=torch.manual_seed(seed)) for seed in args.seed]
     if args.live:
-        if plt.get_backend().lower() == "agg":
-            raise common.UserError("--live opens a window, and there is no display here")
-        z = torch.randn(args.samples, z_dim, generator=torch.Generator().manual_seed(args.seed[0]))
-        window = live(G, z, args.positions)
+        page = start_page() if plt.get_backend().lower() in NO_WINDOW else None
+        live(G, zs[0], args.positions)
         plt.show()
-        return window
+        if page and not page.started:
+            raise KeyboardInterrupt  # WebAgg has stopped on Ctrl-C and kept it to itself
+        return
 
-    table_path, figure_paths = output_paths(args, path.parent)
-    tables, lines, drawings = [], [], []
-    for seed, figure_path in zip(args.seed, figure_paths):
-        z = torch.randn(args.samples, z_dim, generator=torch.Generator().manual_seed(seed))
-        names, zs = zip(*make_rows(args, z))
+    table_path, *figure_paths = output_paths(args, path.parent)
+    table_path.parent.mkdir(parents=True, exist_ok=True)
+    tables, lines = [], []
+    for seed, z, figure_path in zip(args.seed, zs, figure_paths):
+        names, changed = zip(*make_rows(args, z))
         with torch.inference_mode():
-            images = torch.stack([G(z) for z in zs])
+            images = torch.stack([G(z) for z in changed])
         table = measure(images, from_last=bool(args.interpolate))
         tables.append(table)
-        for name, values in zip(names, zip(*table.values())):
-            lines.append([seed, name, *(f"{value:.4f}" for value in values)])
+        for name, *values in zip(names, *table.values()):
+            lines.append(",".join([str(seed), name, *map("{:.4f}".format, values)]))
         columns = len(names) if args.interpolate else args.samples
         labels = {"columns" if args.interpolate else "rows": names}
         picture = common.grid(images.flatten(0, 1), columns)
-        drawings.append((figure_path, picture, f"{about}, seed {seed}", labels))
-
-    table_path.parent.mkdir(parents=True, exist_ok=True)
-    for figure_path, picture, title, labels in drawings:
-        common.save_sheet(figure_path, picture, title, **labels)
-    with io.StringIO(newline="") as text:
-        csv.writer(text).writerows([["seed", "row", *table], *lines])
-        common.write(table_path, text.getvalue().encode())
-
-    for seed, table in zip(args.seed, tables):
+        common.save_sheet(figure_path, picture, f"{about}, seed {seed}", **labels)
         show(seed, summary(args, table), names, table)
     if len(tables) > 1:
         means = {name: np.mean([table[name] for table in tables], axis=0) for name in table}
         print("\nmean over the seeds", *summary(args, means), sep="\n  ")
+    lines.insert(0, ",".join(["seed", "row", *table]))
+    common.write(table_path, ("\n".join(lines) + "\n").encode())
     print("\nsaved", *figure_paths, table_path)
 
 

@@ -1,267 +1,335 @@
-"""Quick checks of every network and training step: seconds, no data, no network.
+"""Quick checks of the networks and of the mathematics: seconds, no data, no network.
 
-pytest test_shapes.py
+What the scripts do is worked out anew here. Whoever changes a network changes LAYERS, too.
 """
 
+import copy
 import importlib
 import inspect
-import math
+import re
+import sys
+from math import inf, sqrt
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn, optim
+from torch.autograd import grad
+from torch.nn import Flatten, Linear, Sequential, Sigmoid, Tanh
+from torch.testing import assert_close
 
-SCRIPTS = ["gan_mlp", "gan_cnn", "dcgan", "wgan"]
-MODULES = {name: importlib.import_module(name) for name in SCRIPTS}
-CASES = [(name, arch) for name in SCRIPTS for arch in MODULES[name].ARCHS]
+import common
 
-# Every layer with parameters, as the reports print them, for z of 100: G's, a line, then D's.
-# The last number of a convolution is its kernel; /n: in n groups; no bias where it says so.
-TABLE = {
-    "basic": """
-        fc1 Lin 100 128, fc2 Lin 128 784
-        --
-        fc1 Lin 784 128, fc2 Lin 128 1
-    """,
-    "deep": """
-        model.0 Lin 100 128, model.2 Lin 128 256, model.4 BN 256, model.5 Lin 256 512,
-        model.7 BN 512, model.8 Lin 512 1024, model.10 BN 1024, model.11 Lin 1024 784
-        --
-        model.0 Lin 784 512, model.2 Lin 512 256, model.4 Lin 256 1
-    """,
-    "hidden": """
-        model.0 Lin 100 256, model.2 Lin 256 256, model.4 Lin 256 784
-        --
-        model.0 Lin 784 256, model.2 Lin 256 256, model.4 Lin 256 1
-    """,
-    "conv7": """
-        main.0 ConvT 100 128 7 no bias, main.1 BN 128, main.3 ConvT 128 64 4 no bias,
-        main.4 BN 64, main.6 ConvT 64 1 4 no bias
-        --
-        main.0 Conv 1 64 4 no bias, main.2 Conv 64 128 4 no bias, main.3 BN 128, main.5
-        Conv 128 1 7 no bias
-    """,
-    "conv4": """
-        main.0 ConvT 100 256 4, main.1 BN 256, main.3 ConvT 256 128 3, main.4 BN 128,
-        main.6 ConvT 128 64 4, main.7 BN 64, main.9 ConvT 64 1 4
-        --
-        main.0 Conv 1 64 4, main.2 Conv 64 128 4, main.3 BN 128, main.5 Conv 128 256 3,
-        main.6 BN 256, main.8 Conv 256 1 4
-    """,
-    "separable": """
-        main.0 ConvT 100 256 4, main.1 BN 256, main.3.0 ConvT/256 256 256 3, main.3.1 Conv
-        256 128 1, main.4 BN 128, main.6.0 ConvT/128 128 128 4, main.6.1 Conv 128 64 1,
-        main.7 BN 64, main.9 ConvT 64 1 4
-        --
-        main.0 Conv 1 64 4, main.2.0 Conv/64 64 64 4, main.2.1 Conv 64 128 1, main.3 BN
-        128, main.5.0 Conv/128 128 128 3, main.5.1 Conv 128 256 1, main.6 BN 256, main.8
-        Conv 256 1 4
-    """,
-    "tiny": """
-        fc1.0 Lin 100 900, conv1.0 Conv 1 64 2, conv1.2 Conv 64 1 2
-        --
-        conv1.0 Conv 1 1 2, fc.0 Lin 196 128, fc.2 Lin 128 1
-    """,
-    "upsample": """
-        l1.0 Lin 100 6272, conv_blocks.0 BN 128, conv_blocks.2 Conv 128 128 3,
-        conv_blocks.3 BN 128, conv_blocks.6 Conv 128 64 3, conv_blocks.7 BN 64,
-        conv_blocks.9 Conv 64 1 3
-        --
-        model.0 Conv 1 16 3, model.3 Conv 16 32 3, model.6 BN 32, model.7 Conv 32 64 3,
-        model.10 BN 64, model.11 Conv 64 128 3, model.14 BN 128, adv_layer.0 Lin 512 1
-    """,
-    "transpose": """
-        fc1 Lin 100 1024, br1.0 BN 1024, fc2 Lin 1024 6272, br2.0 BN 6272, conv1.0 ConvT
-        128 64 4, conv1.1 BN 64, conv2.0 ConvT 64 1 4
-        --
-        conv1.0 Conv 1 32 5, conv2.0 Conv 32 64 5, fc1.0 Lin 1024 1024, fc2{} Lin 1024 1
-    """,
+SCRIPTS = {name: importlib.import_module(name) for name in ("gan_mlp", "gan_cnn", "dcgan", "wgan")}
+NETWORKS = [(s, arch, which) for s in SCRIPTS for arch in SCRIPTS[s].ARCHS for which in "GD"]
+each_script = pytest.mark.parametrize("script", SCRIPTS)
+each_way = pytest.mark.parametrize("way", [*SCRIPTS, "wgan --gp 3"])
+
+# ---- networks: the names that print() shows, then all layers in order
+relu, leaky_1, leaky_2 = nn.ReLU(), nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)
+flat, tanh, sigmoid, drop = Flatten(), Tanh(), Sigmoid(), nn.Dropout2d(0.25)
+Conv, ConvT, BN1, BN2 = nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm1d, nn.BatchNorm2d
+pool, double, View = nn.MaxPool2d(2), nn.Upsample(scale_factor=2), nn.Unflatten
+# fmt: off
+LAYERS = {
+    "basic G": lambda: ["fc1 nonlin1 fc2", Linear(100, 128), leaky_2, Linear(128, 784), tanh],
+    "basic D": lambda: ["fc1 nonlin1 fc2", flat, Linear(784, 128), leaky_2, Linear(128, 1),
+        sigmoid],
+    "deep G": lambda: ["model", Linear(100, 128), leaky_2, *(x for n in (128, 256, 512)
+        for x in (Linear(n, 2 * n), BN1(2 * n, 0.8), leaky_2)), Linear(1024, 784), tanh],
+    "deep D": lambda: ["model", flat, Linear(784, 512), leaky_2, Linear(512, 256), leaky_2,
+        Linear(256, 1), sigmoid],
+    "hidden G": lambda: ["model", Linear(100, 256), relu, Linear(256, 256), relu, Linear(256, 784),
+        tanh],
+    "hidden D": lambda: ["model", flat, Linear(784, 256), leaky_1, Linear(256, 256), leaky_1,
+        Linear(256, 1), sigmoid],
+    "conv7 G": lambda: ["main", View(1, (100, 1, 1)), ConvT(100, 128, 7, 1, 0, bias=False),
+        BN2(128), relu, ConvT(128, 64, 4, 2, 1, bias=False), BN2(64), relu,
+        ConvT(64, 1, 4, 2, 1, bias=False), tanh],
+    "conv7 D": lambda: ["main", Conv(1, 64, 4, 2, 1, bias=False), leaky_2,
+        Conv(64, 128, 4, 2, 1, bias=False), BN2(128), leaky_2, Conv(128, 1, 7, 1, 0, bias=False),
+        sigmoid],
+    "conv4 G": lambda: ["main", View(1, (100, 1, 1)), ConvT(100, 256, 4, 1, 0), BN2(256), relu,
+        ConvT(256, 128, 3, 2, 1), BN2(128), relu, ConvT(128, 64, 4, 2, 1), BN2(64), relu,
+        ConvT(64, 1, 4, 2, 1), tanh],
+    "conv4 D": lambda: ["main", Conv(1, 64, 4, 2, 1), leaky_2, Conv(64, 128, 4, 2, 1), BN2(128),
+        leaky_2, Conv(128, 256, 3, 2, 1), BN2(256), leaky_2, Conv(256, 1, 4, 1, 0), sigmoid],
+    "separable G": lambda: ["main", View(1, (100, 1, 1)), ConvT(100, 256, 4, 1, 0), BN2(256), relu,
+        ConvT(256, 256, 3, 2, 1, groups=256), Conv(256, 128, 1), BN2(128), relu,
+        ConvT(128, 128, 4, 2, 1, groups=128), Conv(128, 64, 1), BN2(64), relu,
+        ConvT(64, 1, 4, 2, 1), tanh],
+    "separable D": lambda: ["main", Conv(1, 64, 4, 2, 1), leaky_2, Conv(64, 64, 4, 2, 1, groups=64),
+        Conv(64, 128, 1), BN2(128), leaky_2, Conv(128, 128, 3, 2, 1, groups=128), Conv(128, 256, 1),
+        BN2(256), leaky_2, Conv(256, 1, 4, 1, 0), sigmoid],
+    "tiny G": lambda: ["fc1 conv1", Linear(100, 900), leaky_2, View(1, (1, 30, 30)),
+        Conv(1, 64, 2, 1, 0), leaky_2, Conv(64, 1, 2, 1, 0), leaky_2],
+    "tiny D": lambda: ["conv1 fc", Conv(1, 1, 2, 2, 0), leaky_2, flat, Linear(196, 128), leaky_2,
+        Linear(128, 1), leaky_2, sigmoid],
+    "upsample G": lambda: ["l1 conv_blocks", Linear(100, 6272), View(1, (128, 7, 7)), BN2(128),
+        double, Conv(128, 128, 3, 1, 1), BN2(128, 0.8), leaky_2, double, Conv(128, 64, 3, 1, 1),
+        BN2(64, 0.8), leaky_2, Conv(64, 1, 3, 1, 1), tanh],
+    "upsample D": lambda: ["model adv_layer", Conv(1, 16, 3, 2, 1), leaky_2, drop, *(x for n in
+        (16, 32, 64) for x in (Conv(n, 2 * n, 3, 2, 1), leaky_2, drop, BN2(2 * n, 0.8))),
+        flat, Linear(512, 1), sigmoid],
+    "transpose G": lambda: ["fc1 br1 fc2 br2 conv1 conv2", Linear(100, 1024), BN1(1024), relu,
+        Linear(1024, 6272), BN1(6272), relu, View(1, (128, 7, 7)), ConvT(128, 64, 4, 2, 1), BN2(64),
+        relu, ConvT(64, 1, 4, 2, 1), tanh],
+    "transpose D": lambda: ["conv1 pl1 conv2 pl2 fc1 fc2", Conv(1, 32, 5, 1, 0), leaky_1, pool,
+        Conv(32, 64, 5, 1, 0), leaky_1, pool, flat, Linear(1024, 1024), leaky_1, Linear(1024, 1),
+        sigmoid],
 }
+# fmt: on
 
 
-def parameters(layers):
-    """The names and shapes that a line of TABLE stands for."""
-    shapes = {}
-    for layer in " ".join(layers.split()).split(", "):
-        name, kind, *sizes = layer.removesuffix(" no bias").split()
-        kind, _, groups = kind.partition("/")
-        inputs, outputs, kernel = (list(map(int, sizes)) + [1, 1])[:3]
-        inside = 1 if groups else inputs if kind != "ConvT" else outputs
-        shapes[f"{name}.weight"] = {
-            "Lin": (outputs, inputs),
-            "BN": (inputs,),
-            "Conv": (outputs, inside, kernel, kernel),
-            "ConvT": (inputs, inside, kernel, kernel),
-        }[kind]
-        if not layer.endswith(" no bias"):
-            shapes[f"{name}.bias"] = (inputs if kind == "BN" else outputs,)
-    return shapes
-
-
-def networks(script, arch, z_dim=100):
+@pytest.mark.parametrize("script, arch, which", NETWORKS)
+def test_network(script, arch, which):
     torch.manual_seed(0)
-    make_G, make_D = MODULES[script].ARCHS[arch]
-    return make_G(z_dim=z_dim), make_D()
-
-
-def step(script, G, D, lr_G=0.1, lr_D=0.1):
-    """One train_step on noise, with plain gradient descent."""
-    shape, extra = (4,), {}
-    if script == "wgan":  # takes a batch for each of the critic's steps; clipping moves D by itself
-        shape, extra = (2, 4), {"clip": math.inf}
-    real, z = torch.rand(*shape, 1, 28, 28) * 2 - 1, torch.randn(*shape, 100)
-    opt_G = torch.optim.SGD(G.parameters(), lr_G)
-    opt_D = torch.optim.SGD(D.parameters(), lr_D)
-    return MODULES[script].train_step(G, D, opt_G, opt_D, real, z, **extra)
-
-
-def weights(network):
-    return [parameter.detach().clone() for parameter in network.parameters()]
-
-
-def same(before, network):
-    return all(map(torch.equal, before, network.parameters()))
-
-
-def test_every_network_is_in_the_table():
-    assert {arch for _, arch in CASES} == set(TABLE)
-
-
-@pytest.mark.parametrize("script, arch", CASES)
-def test_layers_are_those_of_the_report(script, arch):
-    for network, layers in zip(networks(script, arch), TABLE[arch].split("--")):
-        layers = layers.format("" if script == "wgan" else ".0")  # wgan's last has no Sigmoid
-        shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
-        assert shapes == parameters(layers)
-
-
-@pytest.mark.parametrize("z_dim", [100, 7])
-@pytest.mark.parametrize("batch", [1, 2, 128])
-@pytest.mark.parametrize("script, arch", CASES)
-def test_shapes_and_ranges(script, arch, batch, z_dim):
-    G, D = networks(script, arch, z_dim)
-    if batch == 1:  # BatchNorm has nothing to average over
-        G.eval(), D.eval()
-    with torch.no_grad():
-        images = G(10 * torch.randn(batch, z_dim))
-        verdicts = D(images)
-    assert images.shape == (batch, 1, 28, 28)
-    assert verdicts.shape == (batch,)
-    assert images.isfinite().all() and verdicts.isfinite().all()
-    if arch != "tiny":  # which ends in a LeakyReLU
-        assert images.min() >= -1 and images.max() <= 1
-        assert images.std() > 0
-    if script != "wgan":  # whose critic gives scores
-        assert verdicts.min() >= 0 and verdicts.max() <= 1
-
-
-@pytest.mark.parametrize("script, arch", CASES)
-def test_a_step_teaches_every_parameter(script, arch):
-    G, D = networks(script, arch)
-    losses = step(script, G, D)
-    names = [name for panel in MODULES[script].CURVES.values() for name in panel]
-    assert losses.shape == (len(names),) and losses.isfinite().all()
-    for network in (G, D):
-        for name, parameter in network.named_parameters():
-            assert parameter.requires_grad and parameter.grad is not None, name
-            if (script, name) != ("wgan", "fc2.bias"):  # moves both means alike: no gradient
-                assert parameter.grad.abs().sum() > 0, name
-
-
-@pytest.mark.parametrize("script, arch", CASES)
-def test_each_half_of_a_step_changes_one_network(script, arch):
-    G, D = networks(script, arch)
-    G_before, D_before = weights(G), weights(D)
-    step(script, G, D, lr_D=0)  # whatever changed D now would be the generator's half
-    assert same(D_before, D) and not same(G_before, G)
-    G_before = weights(G)
-    step(script, G, D, lr_G=0)
-    assert same(G_before, G) and not same(D_before, D)
-
-
-def test_losses_are_those_of_the_equations():
-    """gan_mlp's numbers, worked out anew from the networks before the step."""
-    G, D = networks("gan_mlp", "basic")
-    torch.manual_seed(1)
-    with torch.no_grad():
-        real, fake = torch.rand(4, 1, 28, 28) * 2 - 1, G(torch.randn(4, 100))
-        D_real, D_fake = D(real), D(fake)
-        expected = [-(D_real.log() + (1 - D_fake).log()).mean(), -D_fake.log().mean()]
-    torch.manual_seed(1)
-    loss_D, loss_G, D_x, D_G_z = step("gan_mlp", G, D, lr_D=0)  # so loss_G is of the same D
-    expected = torch.stack([*expected, D_real.mean(), D_fake.mean()])
-    torch.testing.assert_close(torch.stack([loss_D, loss_G, D_x, D_G_z]), expected)
-
-
-@pytest.mark.parametrize("name", ["slope_penalty", "train_step", "CURVES"])
-def test_the_step_is_the_same_in_three_scripts(name):
-    """It is written out in each, to be read there; what is mended in one must be in all."""
-    found = [getattr(MODULES[script], name) for script in ("dcgan", "gan_cnn", "gan_mlp")]
-    texts = [inspect.getsource(part) if callable(part) else part for part in found]
-    assert texts[0] == texts[1] == texts[2]
-
-
-def test_slope_penalty_of_a_known_slope():
-    class Sum(torch.nn.Module):  # its logit has the slope 0.01 in each of 784 directions
-        def forward(self, x):
-            return (0.01 * x.flatten(1).sum(1)).sigmoid()
-
-    penalty = MODULES["gan_mlp"].slope_penalty(Sum(), torch.rand(3, 1, 28, 28))
-    torch.testing.assert_close(penalty, torch.tensor(784 * 0.01**2 / 2))
-
-
-@pytest.mark.parametrize("bias", [-200.0, 30.0])
-def test_slope_penalty_of_a_discriminator_that_is_quite_sure(bias):
-    """Its verdict is 0 or 1 to the last digit: no penalty, and above all no NaN."""
-    _, D = networks("gan_mlp", "basic")
-    D.fc2.bias.data.fill_(bias)
-    penalty = MODULES["gan_mlp"].slope_penalty(D, torch.rand(3, 1, 28, 28))
-    penalty.backward()
-    assert penalty == 0 and all(weight.grad.isfinite().all() for weight in D.parameters())
-
-
-@pytest.mark.parametrize("script, arch", CASES)
-def test_bf16_is_nearly_the_same_and_ends_in_float32(script, arch):
-    """In bfloat16 there is nothing between 0.996 and 1: a last tanh would let no gradient pass."""
-    G, D = networks(script, arch)
-    G.eval(), D.eval()
-    z = torch.randn(8, 100)
-    expected = D(G(z))
+    network = SCRIPTS[script].ARCHS[arch]["GD".index(which)]()
+    torch.manual_seed(0)
+    names, *layers = LAYERS[f"{arch} {which}"]()
+    if (script, which) == ("wgan", "D"):
+        layers.pop()  # it gives a score: no Sigmoid
+    right, unseen = Sequential(*layers), (Flatten, View, Tanh, Sigmoid)  # some stand in forward()
+    leaves = [layer for layer in network.modules() if not list(layer.children())]
+    shown, wish = ([str(x) for x in some if not isinstance(x, unseen)] for some in (leaves, layers))
+    assert shown == wish and " ".join(dict(network.named_children())) == names
+    first, weights = right.state_dict(), network.state_dict().values()
+    if arch != "separable":  # it draws conv4's weights first
+        assert all(map(torch.equal, first.values(), weights)), "first weights: not PyTorch's"
+    right.load_state_dict(dict(zip(first, weights)))
+    x, shape = torch.rand(8, 1, 28, 28) * 2 - 1, (8,)
+    if which == "G":
+        x, shape = torch.randn(8, 100), (8, 1, 28, 28)
+    for is_training in True, False:
+        with torch.random.fork_rng():  # so that Dropout draws the same numbers twice
+            y = network.train(is_training)(x)
+        wish = right.train(is_training)(x).view(shape)
+        assert_close(y, wish, msg="right layers, but forward(): {}".format)
+    assert_close(*(grad(o.sum(), [*n.parameters()]) for o, n in ((y, network), (wish, right))))
     with torch.autocast("cpu", torch.bfloat16):
-        images = G(z)
-        verdicts = D(images)
-    assert images.dtype == verdicts.dtype == torch.float32
-    torch.testing.assert_close(verdicts, expected, rtol=0.05, atol=0.05)
-    assert not torch.equal(verdicts, expected)  # or it did not compute in bfloat16 at all
-    for tanh in (layer for layer in G.modules() if isinstance(layer, torch.nn.Tanh)):
-        x = torch.full((1,), -3.6, dtype=torch.bfloat16, requires_grad=True)
-        tanh(x).backward()
-        assert x.grad.item() == pytest.approx(0.003, abs=0.0005)
+        rough = network(x)
+    assert rough.dtype == torch.float32 and not torch.equal(rough, y)
+    assert_close(rough, y, rtol=0.05, atol=0.05)
+    if layers[-1] in (tanh, sigmoid):
+        assert (rough != rough.bfloat16()).any(), "the last function is computed in bfloat16"
 
 
-def test_critic_is_clipped_and_its_distance_is_the_gap_of_its_means():
-    wgan = MODULES["wgan"]
-    G, D = networks("wgan", "transpose")
-    opt_G, opt_D = (torch.optim.SGD(net.parameters(), 0.1) for net in (G, D))
-    real, z = torch.rand(2, 4, 1, 28, 28), torch.randn(2, 4, 100)
-    distance, loss_D, _, D_x, D_G_z = wgan.train_step(G, D, opt_G, opt_D, real, z, clip=0.01)
-    assert max(weight.abs().max() for weight in D.parameters()) <= 0.01
-    torch.testing.assert_close(distance, D_x - D_G_z)
-    torch.testing.assert_close(loss_D, -distance)
+# ---- the training step: the same by plain gradient descent, with two small networks
+def small_G(z_dim=3):
+    return Sequential(Linear(z_dim, 4), BN1(4), View(1, (4, 1, 1)), ConvT(4, 1, 2), Tanh())
 
 
-def test_gradient_penalty_of_a_known_slope():
-    class Sum(torch.nn.Module):  # its slope is 1 in each of 784 directions: 28 long
-        def forward(self, x):
-            return x.flatten(1).sum(1)
-
-    real, fake = torch.rand(3, 1, 28, 28), torch.rand(3, 1, 28, 28)
-    penalty = MODULES["wgan"].gradient_penalty(Sum(), real, fake)
-    torch.testing.assert_close(penalty, torch.tensor((28.0 - 1) ** 2))
+def small_D(end=sigmoid):
+    return Sequential(Conv(1, 5, 2), BN2(5), leaky_2, Flatten(), Linear(5, 1), end, Flatten(0))
 
 
-def test_multiply_adds_counted_by_hand():
-    """conv4: inputs * outputs * kernel^2, times the pixels at which the kernel stands."""
-    G = 100 * 256 * 16 * 1 + 256 * 128 * 9 * 16 + 128 * 64 * 16 * 49 + 64 * 16 * 196
-    D = 64 * 16 * 196 + 64 * 128 * 16 * 49 + 128 * 256 * 9 * 16 + 256 * 16 * 1
-    assert MODULES["gan_cnn"].cost("conv4")[1] == G + D
-    assert MODULES["gan_cnn"].cost("conv4", z_dim=10)[1] == G + D - 90 * 256 * 16
+def descend(network, loss):
+    weights = list(network.parameters())
+    for weight, slope in zip(weights, grad(loss, weights, retain_graph=True)):
+        weight.data -= 0.1 * slope
+
+
+def gan_step(G, D, real, z, r1, new_z):
+    fake, one, bce, penalty = G(z), torch.ones(len(z)).double(), nn.BCELoss(), 0
+    D_real, D_fake = D(real), D(fake)
+    loss_D = bce(D_real, one) + bce(D_fake, 0 * one)
+    if r1:
+        few = real[:16].clone().requires_grad_()
+        (slopes,) = grad(D(few).logit().sum(), few, create_graph=True)
+        penalty = sum(slope.norm() ** 2 for slope in slopes) / 16 / 2
+    descend(D, loss_D + r1 * penalty)
+    loss_G = bce(D(G(torch.randn_like(z)) if new_z else fake), one)
+    descend(G, loss_G)
+    return {"loss_D": loss_D, "loss_G": loss_G, "D(x)": D_real.mean(), "D(G(z))": D_fake.mean()}
+
+
+def wgan_step(G, D, reals, zs, gp, clip, new_z):
+    rows, penalty = [], 0
+    for real, z in zip(reals, zs):
+        fake = G(z)
+        D_real, D_fake = D(real).mean(), D(fake).mean()
+        if gp:
+            between = (fake + torch.rand(len(z), 1, 1, 1) * (real - fake)).detach().requires_grad_()
+            (slopes,) = grad(D(between).sum(), between, create_graph=True)
+            penalty = sum((slope.norm() - 1) ** 2 for slope in slopes) / len(z)
+        loss_D = D_fake - D_real + gp * penalty
+        descend(D, loss_D)
+        for weight in [] if gp else D.parameters():
+            weight.data = weight.data.clamp(-clip, clip)
+        rows.append(torch.stack([D_real - D_fake, loss_D, D_real, D_fake]))
+    loss_G = -D(G(torch.randn_like(z)) if new_z else fake).mean()
+    descend(G, loss_G)
+    return dict(zip(("distance", "loss_D", "D(x)", "D(G(z))"), sum(rows) / 3), loss_G=loss_G)
+
+
+@pytest.mark.parametrize("new_z", [False, True])
+@pytest.mark.parametrize("penalty", [0.0, 0.7])
+@each_script
+def test_train_step(script, penalty, new_z):
+    module, kept, seen = SCRIPTS[script], None, []
+    G, D = small_G().double(), small_D(nn.Identity() if script == "wgan" else sigmoid).double()
+    D[4].weight.data *= 6  # it is quite sure of some images
+    right_G, right_D = copy.deepcopy((G, D))
+    real, z = torch.rand(3, 20, 1, 2, 2).double() * 2 - 1, torch.randn(3, 20, 3).double()
+    right_step, batch, options = gan_step, (real[0], z[0]), {"r1": penalty}
+    if script == "wgan":
+        right_step, batch, options = wgan_step, (real, z), {"gp": penalty, "clip": 0.3}
+    opt_G, opt_D = (optim.SGD(network.parameters(), 0.1) for network in (G, D))
+    for network in G, D:  # bfloat16 leaves networks of double precision alone, but is it on?
+        network.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    opt_D.register_step_pre_hook(lambda *_: seen.append(G[0].weight.grad is kept))
+    opt_G.register_step_pre_hook(lambda *_: seen.append(not D[0].weight.requires_grad))
+    for seed in range(2):  # the second step shows gradients of the first that were kept
+        torch.manual_seed(seed)
+        right = right_step(right_G, right_D, *batch, new_z=new_z, **options)
+        torch.manual_seed(seed)
+        found = module.train_step(G, D, opt_G, opt_D, *batch, bf16=True, new_z=new_z, **options)
+        kept = G[0].weight.grad
+        assert_close(dict(zip(sum(module.CURVES.values(), ()), found)), right)
+        assert_close(D.state_dict(), right_D.state_dict(), msg="D: {}".format)
+        assert_close(G.state_dict(), right_G.state_dict(), msg="G: {}".format)
+    assert all(seen), "not in bfloat16, or G learns in D's half, or D in G's"
+    assert D[0].weight.requires_grad and not found.requires_grad
+    D[4].bias.data += 500  # now it says 1 to the last digit
+    found = module.train_step(G, D, opt_G, opt_D, *batch, **options)
+    assert all(x.isfinite().all() for x in (found, *D.parameters())), "infinite logarithm or slope"
+
+
+# ---- main(), with the small networks, a few images, and settings that are all different
+ROW = {"epochs": 3, "batch_size": 4, "lr": 0.01, "lr_falls_after": 2, "beta1": 0.3, "beta2": 0.9}
+ROW |= {"r1": 0.2, "ema": 0.4, "new_z": True, "bf16": None, "init": "dcgan", "n_critic": 2}
+IMAGES = torch.arange(43 * 4).view(43, 1, 2, 2).byte()
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """Runs main(). Gives what went through its training step, its pictures and its checkpoint."""
+
+    def run(way, *words, images=IMAGES, networks=(small_G, small_D)):
+        module, steps, drawn = SCRIPTS[way.split()[0]], [], []
+        row, step = [ROW.get(name, "adam") for name in module.COLUMNS], module.train_step
+
+        def noted(G, D, opt_G, opt_D, real, z, *settings):
+            rates = {group["lr"] for opt in (opt_G, opt_D) for group in opt.param_groups}
+            losses = step(G, D, opt_G, opt_D, real, z, *settings)
+            weights, seed = copy.deepcopy(G.state_dict()), torch.initial_seed()
+            real, z = torch.stack(list(real)), torch.stack(list(z))
+            steps.append(SimpleNamespace(**locals()))
+            return losses
+
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", [*way.split(), "--device", "cpu", "--seed", "7", *words])
+            patch.setattr(module, "train_step", noted)
+            patch.setattr(module, "ARCHS", dict.fromkeys(module.ARCHS, networks))
+            patch.setattr(module, "SETTINGS", dict.fromkeys(module.SETTINGS, (row, row)))
+            patch.setattr(common, "load_images", lambda *_: (images, "test"))
+            patch.setattr(common, "bf16_is_faster", lambda _: True)
+            patch.setattr(common.Log, "draw", lambda *args: drawn.append(args[2].clone()))
+            module.main()
+            saved = [torch.load(common.newest(f"*/{name}.pt")[0]) for name in ("g", "ckpt")]
+            return steps, drawn, saved[1] | {"g.pt": saved[0]["state_dict"]}
+
+    return run
+
+
+@each_way
+def test_what_reaches_the_training_step(train, way):
+    steps, orders, scaled = train(way)[0], {}, IMAGES / 127.5 - 1
+    betas = {"gan_mlp": (0.3, 0.9), "wgan --gp 3": (0.0, 0.9)}.get(way, (0.3, 0.999))
+    right = optim.Adam([torch.ones(1)], betas=betas, fused=True)
+    settings, shape = (True, 0.2, True), (4, 100)
+    if "wgan" in way:
+        settings, shape = (True, 0.01, 3.0 if "gp" in way else 0.0, True), (2, 4, 100)
+        right = right if "gp" in way else optim.RMSprop([torch.ones(1)])
+    for step in steps:
+        is_image = (step.real.view(-1, 1, 4) == scaled.view(1, -1, 4)).all(2)
+        assert (is_image.sum(1) == 1).all(), "not the images on the scale from -1 to 1"
+        orders.setdefault(step.seed, []).extend(is_image.int().argmax(1).tolist())
+        assert step.settings == settings and step.z.shape == shape
+        assert step.rates == {0.01 * sqrt(2 / 3) if step.seed == 70_003 else 0.01}
+    for opt, network in ((step.opt_G, step.G), (step.opt_D, step.D)):
+        assert type(opt) is type(right) and opt.defaults == right.defaults | {"lr": 0.01}
+        assert all(map(torch.equal, opt.param_groups[0]["params"], network.parameters()))
+    assert list(orders) == [70_001, 70_002, 70_003]  # a seed for each epoch
+    assert all(len(order) == len(set(order)) == 40 for order in orders.values())
+    assert len({tuple(order) for order in (*orders.values(), range(40))}) == 4, "not shuffled"
+    z = torch.cat([step.z.view(-1, 100) for step in steps])
+    assert len(z) == len(z.unique(dim=0)) == 120, "noise repeats"
+    assert abs(z.mean()) < 0.05 and abs(z.std() - 1) < 0.05 and z.max() > 3, "not normal"
+
+
+@each_way
+def test_first_weights_average_pictures_and_checkpoint(train, way):
+    steps, drawn, whole = train(way)
+    torch.manual_seed(70_000)
+    G, D = small_G(100), small_D()
+    for layer in [*G, *D] if way == "dcgan" else []:
+        if hasattr(layer, "weight"):
+            layer.weight.data.normal_(1 if isinstance(layer, (BN1, BN2)) else 0, 0.02)
+    z, average = torch.randn(64, 100), G.eval()
+    assert_close(drawn[0], average(z))
+    for count, step in enumerate(steps, start=1):
+        for mean, new in zip(average.state_dict().values(), step.weights.values()):
+            if mean.is_floating_point():  # not BatchNorm's count of batches
+                mean += max(0.6, 10 / (count + 9)) * (new - mean)
+    assert_close([whole["average"], whole["g.pt"]], [average.state_dict()] * 2)
+    assert_close(drawn[-1], average(z))
+    for name in "G", "D", "opt_G", "opt_D":
+        assert_close(whole[name], getattr(step, name).state_dict(), rtol=0, atol=0)
+    train(way, "--epochs", "1")
+    resumed = train(way, "--resume", "--epochs", "3")[2]
+    for name in "G", "D", "average", "opt_G", "opt_D":
+        assert_close(resumed[name], whole[name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("way", ["gan_mlp", "wgan --gp 1"])
+def test_G_comes_nearer_to_the_images(train, way):
+    images = torch.zeros(640, 1, 28, 28).byte()  # squares of all greys on black
+    images[..., 6:20, 8:22] = torch.randint(100, 256, (640, 1, 1, 1)).byte()
+    G, D = SCRIPTS["gan_mlp"].ARCHS["basic"]
+    D = D if way == "gan_mlp" else lambda: Sequential(*LAYERS["basic D"]()[1:-1], Flatten(0))
+    words = ["--epochs=8", "--batch-size=32", "--lr=1e-3", "--ema=0.99", "--no-bf16"]
+    drawn, data = train(way, *words, images=images, networks=(G, D))[1], images / 127.5 - 1
+    distances = [torch.cdist(data.flatten(1), x.flatten(1)).min(0)[0].mean() for x in drawn]
+    assert distances[-1] < 0.6 * distances[0]
+
+
+# fmt: off
+SOURCES = {  # of --report, without what is the same in all
+    "gan_mlp": [3, 64, "sgd", 0.03, 0.9, 0.999],
+    "gan_mlp --arch deep": [200, 64, "adam", 2e-4, 0.5, 0.999],
+    "gan_mlp --arch hidden": [30, 128, "adam", 2e-4, 0.9, 0.999],
+    "gan_cnn": [3, 64, "adam", 2e-4, 0.5], "gan_cnn --arch conv4": [20, 64, "adam", 2e-4, 0.5],
+    "gan_cnn --arch separable": [20, 64, "adam", 2e-4, 0.5],
+    "gan_cnn --arch tiny": [20, 64, "sgd", 0.03, 0.5],
+    "dcgan --arch upsample": [200, 64, 2e-4, 0.5, "dcgan"], "dcgan": [30, 128, 2e-4, 0.9, "torch"],
+    "wgan": [150, 128, 5e-5, 5], "wgan --gp 10": [20, 64, 1e-4, 5],
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("way", SOURCES)
+def test_options(way, monkeypatch):
+    module, read = SCRIPTS[way.split()[0]], []
+    for words in "--report", "", "--ema 0 --epochs 7 --lr 0.5 --bf16":
+        monkeypatch.setattr(sys, "argv", [*way.split(), *words.split()])
+        read.append(vars(module.read_options()[0]))
+    source, ours, typed = read
+    plain = {"lr_falls_after": inf, "r1": 0, "ema": 0, "new_z": True, "bf16": False}
+    assert [source[name] for name in module.COLUMNS if name not in plain] == SOURCES[way]
+    assert all(source.get(name, value) == value for name, value in plain.items())
+    row = tuple(ours[name] for name in module.COLUMNS)
+    assert row in [settings[0] for settings in module.SETTINGS.values()]
+    assert [typed[name] for name in ("ema", "epochs", "lr", "bf16")] == [0, 7, 0.5, True]
+
+
+@each_script
+def test_what_every_script_has_is_the_same(script):
+    """But for lines of main() with one of these words. What is mended in one is mended in all."""
+    own = r"device\(|per_step|batch_size|init|_last|G, D =|0\.9|beta|partial|optimizer|adam|title"
+    own += "|reals|used =|names =|how =|train_step|end_epoch|means|never|loss_G|stuck"
+    for name in ["main", "update_average"] + ["train_step", "slope_penalty"] * (script != "wgan"):
+        texts = [inspect.getsource(getattr(SCRIPTS[s], name)) for s in (script, "dcgan")]
+        texts = [re.sub(rf".*({own}).*\n", "", x) if name == "main" else x for x in texts]
+        assert texts[0] == texts[1]

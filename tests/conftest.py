@@ -1,8 +1,8 @@
 """Helpers of the slower tests: small data sets, and scripts run as a user types them."""
 
+import csv
 import gzip
 import importlib
-import signal
 import struct
 import subprocess
 import sys
@@ -13,22 +13,25 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
 HERE = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(HERE))
 
 matplotlib.use("agg")  # no test opens a window
+FILES = ["g.pt", "ckpt.pt", "losses.csv", "losses.png", "progress.png", "real_vs_fake.png"]
 # Options under which an epoch has six steps and takes a blink.
-SMALL = ["--epochs", "2", "--batch-size", "16", "--z-dim", "100", "--device", "cpu"]
-ARCHS = {
-    "gan_mlp": ["basic", "deep", "hidden"],
-    "gan_cnn": ["conv7", "conv4", "separable", "tiny"],
-    "dcgan": ["upsample", "transpose"],
-    "wgan": ["transpose"],
-}
+SMALL = ["--epochs", "2", "--batch-size", "16", "--device", "cpu", "--data-dir", "../data"]
+SCRIPTS = ["gan_mlp", "gan_cnn", "dcgan", "wgan"]
+ARCHS = {script: list(importlib.import_module(script).ARCHS) for script in SCRIPTS}
 # Every architecture once, and the Wasserstein GAN with its gradient penalty too.
 FAMILIES = [[script, "--arch", arch] for script in ARCHS for arch in ARCHS[script]]
 FAMILIES.append(["wgan", "--arch", "transpose", "--gp", "10"])
+
+
+def small(family, *more):
+    n_critic = ["--n-critic", "2", "--batch-size", "8"] if family[0] == "wgan" else []
+    return [*family, *SMALL, *n_critic, *more]
 
 
 def idx(images, count=None):
@@ -40,54 +43,74 @@ def pictures(count=100, side=28):
     """Grey squares of random sizes and places: something that a GAN can learn."""
     random, images = np.random.default_rng(0), np.zeros((count, side, side), np.uint8)
     for image in images:
-        top, left = random.integers(2, 12, 2)
-        height, width = random.integers(6, 16, 2)
-        image[top : top + height, left : left + width] = random.integers(80, 255)
+        top, left, height, width = random.integers([2, 2, 6, 6], [12, 12, 16, 16])
+        image[top : top + height, left : left + width] = random.integers(80, 256)
     return images
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty folder to work in, with a data set beside it; the network is out of reach."""
-    data, folder = tmp_path / "data", tmp_path / "home"
-    data.mkdir()
-    folder.mkdir()
-    (data / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures())))
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # where nobody listens
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
-    return folder
+    for name in ("data", "home"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(pictures())))
+    monkeypatch.chdir(tmp_path / "home")
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
 
 
 @pytest.fixture
-def type_in(home, monkeypatch, capfd):
+def drawn():
+    """For type_in: draw the pictures of a run, which take most of a short one's time."""
+
+
+@pytest.fixture
+def type_in(home, monkeypatch, capfd, request):
     """Run `python SCRIPT.py ARGUMENTS` in home, inside this process: quick, and the same code."""
     import common
 
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(common.Log, "draw", lambda *_: None)
+
     def run(script, *arguments):
-        module = importlib.import_module(script)
         # New strings, as a shell's are: pickle writes one that is torch's own "cpu" differently.
         words = [str(word).encode().decode() for word in arguments]
         monkeypatch.setattr(sys, "argv", [str(HERE / f"{script}.py"), *words])
-        before = signal.getsignal(signal.SIGTERM)
-        code = 0
-        capfd.readouterr()
-        try:
-            with warnings.catch_warnings():  # pytest keeps warnings to itself: a user sees them
-                warnings.showwarning = lambda *warning: sys.stderr.write(f"{warning[0]}\n")
-                common.run(module.main)
-        except SystemExit as exit:
-            code = exit.code
-        finally:
-            signal.signal(signal.SIGTERM, before)
+        code, _ = 0, capfd.readouterr()
+        with warnings.catch_warnings():  # pytest keeps warnings to itself: a user sees them
+            warnings.showwarning = lambda *warning: sys.stderr.write(f"{warning[0]}\n")
+            try:
+                common.run(importlib.import_module(script).main)
+            except SystemExit as exit:
+                code = exit.code
         out, err = capfd.readouterr()
         return SimpleNamespace(code=code, out=out, err=err)
 
     return run
 
 
+@pytest.fixture
+def watch(monkeypatch):
+    """Give a script a training step that learns nothing, and notes what it is given."""
+
+    def replace(script, losses=lambda step: [0.1, 0.2, 0.3, 0.4, 0.5]):
+        module, seen = importlib.import_module(script), []
+        count = sum(map(len, module.CURVES.values()))
+
+        def step(G, D, opt_G, opt_D, real, z, *_):
+            if script == "wgan":  # it takes a batch for each of its critic's steps
+                real, z = torch.cat(real), torch.cat(z)
+            seen.append((real, z, opt_G.param_groups[0]["lr"], opt_D.param_groups[0]["lr"]))
+            return torch.tensor(losses(len(seen))[:count], dtype=torch.float32)
+
+        monkeypatch.setattr(module, "train_step", step)
+        return seen
+
+    return replace
+
+
 def start(script, *arguments, **options):
-    """The same in a process of its own, as from a shell."""
+    """Run a script in a process of its own, as from a shell."""
     command = [sys.executable, HERE / f"{script}.py", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, **(pipes | options))
@@ -96,6 +119,18 @@ def start(script, *arguments, **options):
 def tree(folder):
     """All below folder, files with their bytes: it must not change if a command is refused."""
     return {path: path.is_file() and path.read_bytes() for path in Path(folder).rglob("*")}
+
+
+def read(folder):
+    return list(csv.DictReader(Path(folder, "losses.csv").read_text().splitlines()))
+
+
+def columns(folder):
+    return np.array([[float(value) for value in row.values()] for row in read(folder)])
+
+
+def load(folder, name="ckpt.pt"):
+    return torch.load(Path(folder, name), weights_only=True)
 
 
 def pytest_configure(config):

@@ -1,32 +1,29 @@
 """A mistake ends in a message that says what to do, exit code 2, and nothing changed on disk."""
 
 import gzip
+import io
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import SMALL, idx, pictures, tree
+from conftest import ARCHS, SMALL, idx, load, pictures, small, tree
 
-SCRIPTS = ["gan_mlp", "gan_cnn", "dcgan", "wgan"]
+import common
+
 IMAGES = idx(pictures(50))
-
-OPTIONS = {
-    "--epochs 0": "from 1 ",
-    "--epochs many": "a whole number from",
-    "--batch-size 0": "from 2 ",
-    "--batch-size 101": "--batch-size",
-    "--lr nan": "a number from",
-    "--lr 0": "a number from",
-    "--z-dim 0": "from 1 ",
-    "--seed -1": "from 0 ",
-    "--ema 1": "a number from",
-    "--arch none": "invalid choice",
-    "--dataset cifar": "invalid choice",
-    "--device gpu": "--device gpu",
-    "--device cuda:99": "--device cuda:99",
-    "--sample-every 0": "from 1 ",
-    "--data-dir photos": "name a folder that has it with --data-dir",
+# What the message names is the last option that is typed.
+OF_ALL = """--epochs 0, --epochs many, --epochs 1.5, --epochs \u00b2, --batch-size 0, --batch-size 101,
+    --lr nan, --lr inf, --lr 1e400, --lr 0, --lr -0.0, --z-dim 0, --z-dim 1e3, --seed -1,
+    --seed 429496, --ema 1, --arch none, --dataset cifar, --device gpu, --device cuda:99,
+    --sample-every 0, --data-dir photos, --colour blue"""
+OF_ONE = {
+    "gan_mlp": "--r1 -1, --beta1 1, --beta2 1, --optimizer none",
+    "gan_cnn": "--r1 nan, --beta1 1, --optimizer none",
+    "dcgan": "--r1 -1, --beta1 1",
+    "wgan": "--clip 0, --n-critic 0, --gp -1, --gp nan, --gp 1 --clip 1",
+}
+FOLDERS = {
     "--out ../data": "not empty",
     "--out ../data/train-images-idx3-ubyte.gz": "exists",
     "--out /proc/nothing/here": "/proc",
@@ -34,53 +31,76 @@ OPTIONS = {
     "--resume nowhere": "no such file",
     "--resume ../data": "no such file",
     "--resume ../data/train-images-idx3-ubyte.gz": "no checkpoint",
-    "--colour blue": "unrecognized",
 }
 
 
-def check(result, text, before):
-    assert result.code == 2, result.err
-    assert text.lower() in result.err.lower() and "Traceback" not in result.err
-    assert tree("..") == before and not Path("runs").exists()
+@pytest.fixture
+def refused(type_in):
+    def check(text, *line):
+        before = tree("..")
+        result = type_in(*line)
+        assert result.code == 2 and "Traceback" not in result.err, (line, result.err)
+        assert text.lower() in result.err.lower(), (line, result.err)
+        assert tree("..") == before
+
+    return check
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_options(script, type_in):
-    before = tree("..")
-    for line, text in OPTIONS.items():
-        check(type_in(script, *SMALL, "--data-dir", "../data", *line.split()), text, before)
+@pytest.mark.parametrize("script", ARCHS)
+def test_options(script, refused):
+    for option in f"{OF_ALL}, {OF_ONE[script]}".split(","):
+        refused(option.split()[-2], script, *SMALL, *option.split())
+    for option, text in FOLDERS.items():
+        refused(text, script, *SMALL, *option.split())
     if not torch.cuda.is_available():
-        check(type_in(script, "--device", "cuda"), "--device cuda", before)
+        refused("--device cuda", script, "--device", "cuda")
 
 
-@pytest.mark.parametrize(
-    "option", ["--clip 0", "--clip nan", "--n-critic 0", "--gp -1", "--gp nan", "--gp 1 --clip 1"]
-)
-def test_options_of_wgan(option, type_in):
-    check(type_in("wgan", *option.split()), option.split()[0], tree(".."))
+def test_mps_is_not_for_a_penalty(refused, monkeypatch):
+    for line in (["dcgan"], ["wgan", "--gp", "1"]):  # refused on any machine
+        refused("penalty: use the cpu", *line, *SMALL, "--device", "mps")
+    found = torch.device("mps")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: found)
+    assert common.prepare_device("auto", penalty=1.0).type == "cpu"
+    if not torch.backends.mps.is_available():
+        with pytest.raises(common.UserError, match="--device mps"):
+            common.prepare_device("auto", penalty=0.0)
 
 
-FILES = {
-    "truncated gzip": (gzip.compress(IMAGES)[:-100], "is damaged"),
-    "damaged gzip": (gzip.compress(IMAGES)[:60] + b"?" * 200, "is damaged"),
-    "empty": (b"", "not an IDX file"),
-    "text": (b"these are no images, whatever the name says", "not an IDX file"),
-    "labels": (bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(9), "not an IDX file"),
-    "larger images": (idx(pictures(5, 32)), "28x28"),
-    "too few": (idx(pictures(50), count=60), "the 60 images"),
-    "too many": (idx(pictures(50), count=40), "the 40 images"),
-    "none": (idx(pictures(0)), "0 images"),
-    "endless": (idx(pictures(5), count=2**31), "2147483648 images"),
-}
+def test_data_files(refused):
+    zipped = gzip.compress(IMAGES)
+    for body, text in (
+        (zipped[:-100], "is damaged"),
+        (zipped[:60] + b"?" * 200, "is damaged"),
+        (b"", "not an IDX file"),
+        (b"these are no images, whatever the name says", "not an IDX file"),
+        (bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(9), "not an IDX file"),  # labels
+        (idx(pictures(5, 32)), "28x28"),
+        (idx(pictures(50), count=60), "the 60 images"),
+        (idx(pictures(50), count=40), "the 40 images"),
+        (idx(pictures(0)), "0 images"),
+        (idx(pictures(5), count=2**31), "2147483648 images"),
+    ):
+        Path("../data/train-images-idx3-ubyte.gz").write_bytes(body)
+        refused(text, "gan_mlp", "--data-dir", "../data")
 
 
-@pytest.mark.parametrize("kind", FILES)
-def test_data_files(kind, type_in, tmp_path):
-    body, text = FILES[kind]
-    for path in (tmp_path / "data").iterdir():
-        path.write_bytes(body)
-    before = tree("..")
-    check(type_in("gan_mlp", "--data-dir", "../data"), text, before)
+def test_resume_of_what_does_not_fit(type_in, refused):
+    assert type_in(*small(["gan_mlp"], "--out", "run")).code == 0
+    Path("few").mkdir()
+    Path("few/train-images-idx3-ubyte").write_bytes(IMAGES)
+    # what was typed, or decides what is learned, cannot be given anew
+    typed = ["--batch-size 8", "--seed 3", "--arch deep", "--lr 0.003", "--beta1 0.9", "--ema 0.5"]
+    typed += ["--z-dim 50", "--r1 2.0", "--beta2 0.9", "--optimizer sgd", "--dataset sample"]
+    wrong = {option: f"{option} does not fit" for option in [*typed, "--out new"]}
+    wrong |= {f"--{name}": f"--{name} True does not fit" for name in ("bf16", "report", "dry-run")}
+    wrong["--epochs 1"] = "has 2 epochs already: more --epochs train it further"
+    wrong["--epochs 3 --data-dir few"] = "more or fewer"
+    for line, text in wrong.items():
+        refused(text, "gan_mlp", "--resume", "run", *line.split())
+    refused("has 2 epochs already", "gan_mlp", "--resume", "run/ckpt.pt")
+    refused("its folder", "gan_mlp", "--resume", "run/g.pt")
+    refused("gan_mlp.py", "gan_cnn", "--resume", "run")
 
 
 class Evil:
@@ -88,81 +108,27 @@ class Evil:
         return Path("code-was-run").touch, ()
 
 
-@pytest.fixture
-def finished(type_in):
-    """A finished run of gan_mlp in `run`."""
-    assert type_in("gan_mlp", *SMALL, "--data-dir", "../data", "--out", "run").code == 0
-    return torch.load("run/ckpt.pt", weights_only=True)
-
-
-CHANGES = {
-    "--batch-size 8": "--batch-size 8 does not fit",
-    "--seed 3": "--seed 3 does not fit",
-    "--arch deep": "--arch deep does not fit",
-    "--lr 3e-3": "--lr 0.003 does not fit",
-    "--beta1 0.9": "--beta1 0.9 does not fit",
-    "--z-dim 50": "--z-dim 50 does not fit",
-    "--dataset sample": "--dataset sample does not fit",
-    "--dry-run": "--dry-run True does not fit",
-    "--out elsewhere": "--out elsewhere does not fit",
-    "--epochs 1": "more --epochs train it further",
-}
-
-
-@pytest.mark.parametrize("line", CHANGES)
-def test_resume_with_another_mathematics(line, type_in, finished):
-    before = tree("..")
-    check(type_in("gan_mlp", "--resume", "run", *line.split()), CHANGES[line], before)
-
-
-def test_resume_with_fewer_images(type_in, finished, tmp_path):
-    (tmp_path / "few").mkdir()
-    (tmp_path / "few" / "train-images-idx3-ubyte").write_bytes(IMAGES)
-    resume = "--resume", "run", "--epochs", "3"
-    check(type_in("gan_mlp", *resume, "--data-dir", "../few"), "more or fewer", tree(".."))
-
-
-def test_resume_of_another_script(type_in, finished):
-    check(type_in("gan_cnn", "--resume", "run"), "gan_mlp.py", tree(".."))
-
-
-def test_resume_of_a_generator(type_in, finished):
-    check(type_in("gan_mlp", "--resume", "run/g.pt"), "its folder", tree(".."))
-
-
-def test_resume_of_damaged_checkpoints(type_in, finished):
+def test_resume_of_damaged_checkpoints(type_in, refused):
+    assert type_in(*small(["gan_mlp"], "--out", "run")).code == 0
     path = Path("run/ckpt.pt")
-    whole = path.read_bytes()
+    whole, saved = path.read_bytes(), load("run")
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 0x40
-    wrong = dict(finished, G={"fc1.weight": torch.zeros(3)})
-    torch.save(wrong, "wrong.pt")
-    torch.save({"script": "gan_mlp"}, "little.pt")
-    torch.save([1, 2], "list.pt")
-    torch.save(dict(finished, extra=Evil()), "evil.pt")
-    bodies = {
-        "truncated": (whole[: len(whole) // 2], "damaged"),
-        "flipped bit": (bytes(flipped), "damaged"),
-        "empty": (b"", "damaged"),
-        "other shapes": (Path("wrong.pt").read_bytes(), "does not fit"),
-        "too little": (Path("little.pt").read_bytes(), "no checkpoint"),
-        "a list": (Path("list.pt").read_bytes(), "no checkpoint"),
-        "code": (Path("evil.pt").read_bytes(), "no checkpoint"),
-        "bare pickle": (pickle.dumps(Evil()), "no checkpoint"),
-    }
-    for body, text in bodies.values():
+
+    def file(content):
+        torch.save(content, buffer := io.BytesIO())
+        return buffer.getvalue()
+
+    for body, text in (
+        (whole[: len(whole) // 2], "damaged"),
+        (bytes(flipped), "damaged"),
+        (b"", "damaged"),
+        (file(saved | {"G": {"fc1.weight": torch.zeros(3)}}), "does not fit"),
+        (file({"script": "gan_mlp"}), "no checkpoint"),
+        (file([1, 2]), "no checkpoint"),
+        (file(saved | {"extra": Evil()}), "no checkpoint"),
+        (pickle.dumps(Evil()), "no checkpoint"),
+    ):
         path.write_bytes(body)
-        before = tree("..")
-        check(type_in("gan_mlp", "--resume", "run", "--epochs", "3"), text, before)
+        refused(text, "gan_mlp", "--resume", "run", "--epochs", "3")
     assert not Path("code-was-run").exists()
-
-
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_nan_never_replaces_a_good_checkpoint(script, type_in):
-    line = [script, "--data-dir", "../data", *SMALL, "--batch-size", "8", "--out", "run"]
-    if script == "wgan":  # clipping keeps its weights finite whatever the learning rate
-        line += ["--n-critic", "2", "--gp", "1"]
-    result = type_in(*line, "--lr", "1e30")
-    assert result.code == 2 and "Traceback" not in result.err
-    assert "infinite numbers" in result.err and "smaller --lr" in result.err
-    assert not Path("run/ckpt.pt").exists() and not Path("run/g.pt").exists()

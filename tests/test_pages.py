@@ -1,47 +1,75 @@
-"""Every `python SCRIPT.py` command on every page works: the trainings with --dry-run, perturb.py as
-it stands."""
+"""Every command on every page works, and a page and its Chinese twin say the same."""
 
 import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import ARCHS, HERE
 
-PAGES = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md"))]
+import perturb
+
+CHINESE = sorted((HERE / "docs" / "zh").glob("*.md"))
+PAGES = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md")), *CHINESE]
 TEXTS = [path.read_text("utf-8") for path in PAGES]
 TEXTS += [importlib.import_module(script).__doc__ for script in [*ARCHS, "perturb"]]
-COMMAND = re.compile(r"python (\w+)\.py([^`|&#\n]*)")
-FOUND = sorted(
-    {(script, options.strip()) for text in TEXTS for script, options in COMMAND.findall(text)}
-)
+COMMAND = re.compile(r"(?:python|torchrun [^`\n]*?) (\w+)\.py([^`|&#\n]*)")
+FOUND = {(script, options.strip()) for text in TEXTS for script, options in COMMAND.findall(text)}
+FOUND = sorted((script, options) for script, options in FOUND if script != "mine")  # test_copies.py
 
 
-def test_the_pages_have_commands():
-    assert len(FOUND) > 30
+def chosen(script, options):
+    """What decides which code runs: the script, its network, and which settings."""
+    if script == "perturb" or "--resume" in options:
+        return None
+    words = re.findall(r"--(?:arch|gp) \w+|--report|--tensorboard", options)
+    return script, *sorted(words)
 
 
 @pytest.mark.parametrize("script, options", FOUND, ids=lambda text: text or "alone")
-def test_command(script, options, type_in, tmp_path):
-    words = shlex.split(options)
-    if script == "mine" or "--live" in words:
-        pytest.skip("tried in test_copies.py or test_perturb.py")
-    for option, count in ("--out", 2), ("--resume", 1), ("--device", 2), ("--ckpt", 2):
-        while option in words:
-            at = words.index(option)
-            del words[at : at + count]
-    if script == "perturb":
-        words += ["--ckpt", str(HERE / "data" / "g.pt"), "--out", str(tmp_path / "figure.png")]
-    else:
-        words += ["--dataset", "sample", "--dry-run", "--batch-size", "8"]
-    assert type_in(script, *words).code == 0
-    if script in ARCHS:
-        assert torch.load(f"runs/{script}-dry-run/g.pt")["script"] == script
+def test_options(script, options, monkeypatch):
+    """Each command's options are ones that the script takes."""
+    words = shlex.split(re.sub(r"--resume( [\w/-]*\w)?(?= --|$)", "", options))
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
+    module = importlib.import_module(script)
+    perturb.parse_args() if script == "perturb" else module.read_options()
 
 
-def test_links_and_pictures_are_there():
-    for page in PAGES:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
-            assert "://" in target or Path(page.parent, target).exists(), (page.name, target)
+@pytest.mark.parametrize("words", sorted({chosen(*found) for found in FOUND} - {None}))
+def test_each_network_and_settings_once(words, type_in):
+    script, *options = " ".join(words).split()
+    few = ["--dataset", "sample", "--dry-run", "--batch-size", "4"]
+    assert type_in(script, *options, *few).code == 0
+    assert torch.load(f"runs/{script}-dry-run/g.pt")["script"] == script
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_links_and_pictures_are_there(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
+        assert "://" in target or Path(page.parent, target).exists(), target
+
+
+def contents(text):
+    """What a translation keeps: commands, pictures, and the numbers in tables."""
+    commands = re.findall(r"^ *(?:\$ )?((?:python|pip|torchrun|cp) [^#\n]*)", text, re.MULTILINE)
+    rows = re.findall(r"^\|.*", text, re.MULTILINE)
+    return {
+        "commands": [command.strip() for command in commands],
+        "pictures": [Path(name).name for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)],
+        "numbers": re.findall(r"\d+(?:[.,]\d+)*", "\n".join(rows)),
+    }
+
+
+@pytest.mark.skipif(not CHINESE, reason="there are no Chinese pages yet")
+def test_a_chinese_page_says_what_its_twin_says():
+    for page in CHINESE:
+        is_readme = page.name == "README.md"
+        twin = page.parents[2] / page.name if is_readme else page.parents[1] / page.name
+        english, chinese = (contents(path.read_text("utf-8")) for path in (twin, page))
+        if page.name == "claims.md":  # only the first table is translated
+            first = re.search(r"(^\|.*\n)+", twin.read_text("utf-8"), re.MULTILINE)[0]
+            english, chinese = contents(first)["numbers"], chinese["numbers"]
+        assert chinese == english, page.name
