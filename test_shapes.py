@@ -23,7 +23,8 @@ import common
 SCRIPTS = {name: importlib.import_module(name) for name in ("gan_mlp", "gan_cnn", "dcgan", "wgan")}
 NETWORKS = [(s, arch, which) for s in SCRIPTS for arch in SCRIPTS[s].ARCHS for which in "GD"]
 each_script = pytest.mark.parametrize("script", SCRIPTS)
-each_way = pytest.mark.parametrize("way", [*SCRIPTS, "wgan --gp 3"])
+WAYS = [*SCRIPTS, "gan_mlp --optimizer sgd", "gan_cnn --optimizer sgd", "wgan --gp 3"]
+each_way = pytest.mark.parametrize("way", WAYS)
 
 # ---- networks: the names that print() shows, then all layers in order
 relu, leaky_1, leaky_2 = nn.ReLU(), nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)
@@ -238,6 +239,7 @@ def test_what_reaches_the_training_step(train, way):
     steps, orders, scaled = train(way)[0], {}, IMAGES / 127.5 - 1
     betas = {"gan_mlp": (0.3, 0.9), "wgan --gp 3": (0.0, 0.9)}.get(way, (0.3, 0.999))
     right = optim.Adam([torch.ones(1)], betas=betas, fused=True)
+    right = optim.SGD([torch.ones(1)], fused=True) if "sgd" in way else right
     settings, shape = (True, 0.2, True), (4, 100)
     if "wgan" in way:
         settings, shape = (True, 0.01, 3.0 if "gp" in way else 0.0, True), (2, 4, 100)

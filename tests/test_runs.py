@@ -46,7 +46,9 @@ def test_a_run_is_complete_repeatable_and_resumable(family, type_in, monkeypatch
     assert (args["dataset"], args["epochs"], args["lr_falls_after"]) == ("fashion-mnist", 2, 1)
 
     # the networks, all settings in a line, a line for each epoch, the way on
-    used = ", ".join(f"{name} {args[name]}" for name in module.COLUMNS if name != "bf16")
+    settings = [name for name in module.COLUMNS if name != "bf16"]
+    settings += ["gp" if args["gp"] else "clip"] if script == "wgan" else []
+    used = ", ".join(f"{name} {args[name]}" for name in settings)
     used = f"cpu, {'bfloat16' if args['bf16'] else 'float32'}; {used}\n"
     way_on = f'next: python perturb.py --ckpt "runs/{script}/g.pt"'
     for text in ("Generator(", "Discriminator(", used, "epoch 1/2", "epoch 2/2", way_on):
