@@ -101,6 +101,7 @@ def test_network(script, arch, which):
     x, shape = torch.rand(8, 1, 28, 28) * 2 - 1, (8,)
     if which == "G":
         x, shape = torch.randn(8, 100), (8, 1, 28, 28)
+        assert SCRIPTS[script].ARCHS[arch][0](z_dim=7)(x[:, :7]).shape == shape
     for is_training in True, False:
         with torch.random.fork_rng():  # so that Dropout draws the same numbers twice
             y = network.train(is_training)(x)

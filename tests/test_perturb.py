@@ -333,7 +333,7 @@ def test_live_in_a_browser(figure, tmp_path):
     options += ["--window-size=1280,800", f"--user-data-dir={tmp_path}"]
     server = start("perturb", "--live", cwd=tmp_path, env=os.environ | {"MPLBACKEND": "agg"})
     browser = subprocess.Popen([CHROMIUM, *options], stderr=subprocess.PIPE, text=True)
-    alarm = threading.Timer(120, lambda: (server.kill(), browser.kill()))
+    alarm = threading.Timer(300, lambda: (server.kill(), browser.kill()))
     alarm.start()  # whatever is being waited for then ends in an error
     try:
         *_, tunnel, page, _ = [server.stdout.readline() for _ in range(5)]
