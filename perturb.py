@@ -51,9 +51,8 @@ def find_generator(given):
     for file in known:
         if file.name == str(path):
             return file
-    raise common.UserError(
-        f"there is no file {path}. Known generators: {', '.join(map(str, known))}"
-    )
+    known = ", ".join(map(str, known))
+    raise common.UserError(f"there is no file {path}. Known generators: {known}")
 
 
 def find_archs(script):
@@ -66,9 +65,7 @@ def find_archs(script):
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
             return module.ARCHS
-    raise common.UserError(
-        f"there is no {script}.py with ARCHS beside perturb.py or in this folder"
-    )
+    raise common.UserError(f"there is no {script}.py with ARCHS beside perturb.py or here")
 
 
 def load_generator(path):
