@@ -237,14 +237,12 @@ def main():
     if args.init == "dcgan":
         G.apply(init_weights)
         D.apply(init_weights)
-    # channels_last is the faster layout for convolutions
-    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))
+    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))  # a faster layout
     adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, 0.999), fused=True)
     opt_G, opt_D = adam(G.parameters()), adam(D.parameters())
     # Samples are drawn by a moving average of G: they are steadier than its own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
-
     print(G, D, sep="\n")
     used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")

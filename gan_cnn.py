@@ -287,8 +287,7 @@ def main():
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
-    # channels_last is the faster layout for convolutions
-    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))
+    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))  # a faster layout
     adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, 0.999), fused=True)
     sgd = partial(torch.optim.SGD, lr=args.lr, fused=True)
     optimizer = sgd if args.optimizer == "sgd" else adam
@@ -296,7 +295,6 @@ def main():
     # Samples are drawn by a moving average of G: they are steadier than its own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
-
     print(G, D, sep="\n")
     used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")

@@ -249,8 +249,6 @@ def main():
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
     G, D = G.to(device), D.to(device)
-    # With beta1 0 no weight moves by more than lr / sqrt(1 - beta2) in a step: 10 times lr. With
-    # PyTorch's beta2 of 0.999 it would be 32 times lr.
     betas = args.beta1, args.beta2
     adam = partial(torch.optim.Adam, lr=args.lr, betas=betas, fused=True)
     sgd = partial(torch.optim.SGD, lr=args.lr, fused=True)
@@ -259,7 +257,6 @@ def main():
     # Samples are drawn by a moving average of G: they are steadier than its own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
-
     print(G, D, sep="\n")
     used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")

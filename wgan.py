@@ -185,8 +185,7 @@ def main():
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
-    # channels_last is the faster layout for convolutions
-    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))
+    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))  # a faster layout
     rmsprop = partial(torch.optim.RMSprop, lr=args.lr)
     adam = partial(torch.optim.Adam, lr=args.lr, betas=(0.0, 0.9), fused=True)
     optimizer = adam if args.gp else rmsprop
@@ -194,7 +193,6 @@ def main():
     # Samples are drawn by a moving average of G: they are steadier than its own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
-
     print(G, D, sep="\n")
     names = [*COLUMNS, "gp" if args.gp else "clip"]
     used = ", ".join(f"{name} {getattr(args, name)}" for name in names if name != "bf16")
