@@ -53,6 +53,7 @@ ADAPTED = {  # dcgan.py for images of 64x64 in colour: what has to change
 }
 
 
+@pytest.mark.slow
 def test_other_images_need_few_changes(project):
     text = Path("dcgan.py").read_text()
     for old, new in ADAPTED.items():

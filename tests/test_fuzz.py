@@ -37,7 +37,7 @@ def judge(type_in):
         return result
 
     yield run
-    assert codes == {0, 2}
+    assert 2 in codes  # some were refused; of the checkpoints, most often all
 
 
 def test_checkpoints_and_generators(judge, type_in):
