@@ -325,7 +325,7 @@ def main():
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch) ** 0.5
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
                 # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
-                real = images[chosen[common.RANK :: common.WORLD]] / 127.5 - 1
+                real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
                 log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, args.r1, args.new_z))
                 # The newest weights' share: 1 at first, so that the untrained G is soon forgotten,

@@ -224,7 +224,7 @@ def main():
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch) ** 0.5
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
                 # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
-                real = images[chosen[common.RANK :: common.WORLD]] / 127.5 - 1
+                real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
                 reals, zs = real.chunk(args.n_critic), z.chunk(args.n_critic)
                 how = args.bf16, args.clip, args.gp, args.new_z
