@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ common.run(gan_mlp.main)
 
 def begin(*line):
     """Start a script and wait until it has saved an epoch."""
-    process = start(*line)
+    # A shell's background job ignores Ctrl-C, and so would what it starts.
+    heed_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start(*line, preexec_fn=heed_ctrl_c)
     ends = (text for text in process.stdout if text.startswith("epoch "))
     assert next(ends, None) and next(ends, None), process.stderr.read()  # saved before the second
     return process
