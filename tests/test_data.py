@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import idx, load, pictures
+from torchvision.datasets import FashionMNIST
 
 import common
 
@@ -27,10 +28,7 @@ def nowhere(monkeypatch, tmp_path):
 @pytest.fixture
 def mirror(monkeypatch, tmp_path):
     """torchvision's Fashion-MNIST, its download site replaced by a server on this machine."""
-    from torchvision.datasets import FashionMNIST
-
-    site = tmp_path / "site"
-    site.mkdir()
+    (site := tmp_path / "site").mkdir()
     for kind, count in (("train", 60), ("t10k", 10)):
         labels = bytes([0, 0, 8, 1]) + count.to_bytes(4, "big") + bytes(count)
         for name, body in ("images-idx3", idx(pictures(count))), ("labels-idx1", labels):
@@ -46,28 +44,22 @@ def mirror(monkeypatch, tmp_path):
     server.shutdown()
 
 
-def test_data_dir_as_torchvision_keeps_it(home):
-    images = pictures(20)
-    for place, name, body in (
-        ("mine", "train-images-idx3-ubyte", idx(images)),
-        ("theirs/FashionMNIST/raw", "train-images-idx3-ubyte.gz", gzip.compress(idx(images))),
-    ):
-        Path(place).mkdir(parents=True)
-        Path(place, name).write_bytes(body)
-        found = common.read_idx(common.find_images("fashion-mnist", place.split("/")[0]))
-        assert torch.equal(found[:, 0], torch.from_numpy(images)) and found.dtype == torch.uint8
-
-
-def test_a_data_dir_that_is_given_is_the_only_place(home, monkeypatch, tmp_path):
-    monkeypatch.setattr(common, "DEBIAN", tmp_path / "data")
-    assert common.find_images("fashion-mnist", tmp_path / "data").parent == tmp_path / "data"
+def test_places(home, monkeypatch, tmp_path):
+    """A --data-dir that is given is the only place. A file that only has the name of digits, as
+    Debian's and those in data/ itself have, is not taken for digits."""
+    data, images = tmp_path / "data", pictures(20)
+    Path("theirs/FashionMNIST/raw").mkdir(parents=True)  # as torchvision keeps it
+    Path("theirs/FashionMNIST/raw/train-images-idx3-ubyte").write_bytes(idx(images))
+    found = common.read_idx(common.find_images("fashion-mnist", "theirs"))
+    assert torch.equal(found[:, 0], torch.from_numpy(images)) and found.dtype == torch.uint8
+    monkeypatch.setattr(common, "DEBIAN", data)
+    assert common.find_images("fashion-mnist", data).parent == data
     assert common.find_images("fashion-mnist", tmp_path) is None
     monkeypatch.setattr(common, "DATA", tmp_path)
-    assert common.find_images("fashion-mnist").parent == tmp_path / "data"
-    assert common.find_images("mnist") is None  # Debian's folder holds no digits
-    shutil.copy(tmp_path / "data" / "train-images-idx3-ubyte.gz", tmp_path)
+    assert common.find_images("fashion-mnist").parent == data
+    shutil.copy(data / "train-images-idx3-ubyte.gz", tmp_path)
     assert common.find_images("fashion-mnist").parent == tmp_path
-    assert common.find_images("mnist") is None  # nor is a file that only has the name of digits
+    assert common.find_images("mnist") is None
 
 
 def test_the_bundled_sample_is_real_and_small():
@@ -78,7 +70,7 @@ def test_the_bundled_sample_is_real_and_small():
 
 
 def test_without_any_data_set_it_trains_on_the_sample_and_says_so(type_in, nowhere, watch):
-    watch("gan_mlp")
+    watch("gan_mlp", lambda step: [1.0] * 4)
     result = type_in("gan_mlp", "--epochs", "1")
     assert result.code == 0
     first = "\n".join(result.out.splitlines()[:5])
@@ -111,20 +103,9 @@ def test_download(type_in, nowhere, mirror):
     (common.DATA / "FashionMNIST" / "raw").mkdir(parents=True)  # as torchvision may leave it
     assert "images of fashion-mnist" in type_in(*line, "--batch-size", "16").out
     assert [path.name for path in common.DATA.iterdir()] == ["FashionMNIST"]
+    assert len(common.read_idx(common.download("fashion-mnist", common.DATA))) == 60  # once more
     shutil.rmtree(mirror)  # the second run needs no site
     assert "images of fashion-mnist" in type_in(*line, "--batch-size", "16").out
-
-
-def test_two_processes_that_download_at_once(nowhere, mirror, monkeypatch):
-    fashion = common.datasets.FashionMNIST
-
-    def slower(folder, download):
-        fashion(folder, download=download)
-        shutil.copytree(Path(folder, "FashionMNIST"), common.DATA / "FashionMNIST")
-
-    monkeypatch.setattr(common.datasets, "FashionMNIST", slower)
-    assert len(common.read_idx(common.download("fashion-mnist", common.DATA))) == 60
-    assert [path.name for path in common.DATA.iterdir()] == ["FashionMNIST"]
 
 
 def test_a_site_that_never_answers_is_given_up_in_seconds(type_in, nowhere, monkeypatch):

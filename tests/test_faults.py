@@ -1,24 +1,17 @@
-"""Faults from outside: kills, signals, full disks, too little memory, two runs at once.
+"""Faults from outside: kills, signals, full disks, too little memory, two runs at once."""
 
-The slow ones run the scripts in processes of their own, again and again: `pytest -m slow`.
-"""
-
-import contextlib
 import os
-import random
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHS, HERE, load, read, small, start, tree
+from conftest import HERE, load, read, small, start, tree
 
-fcntl, resource, termios = map(pytest.importorskip, ("fcntl", "resource", "termios"))  # no Windows
+resource = pytest.importorskip("resource")  # no Windows
 
 # Lets a script have 300 MB more than it has after its imports: less than its first z takes.
 LITTLE_MEMORY = r"""
@@ -39,37 +32,6 @@ def begin(*line):
     ends = (text for text in process.stdout if text.startswith("epoch "))
     assert next(ends, None) and next(ends, None), process.stderr.read()  # saved before the second
     return process
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("script", ARCHS)
-def test_killed_again_and_again(script, home):
-    """Eight kill -9 at any moment; then the same bytes as unhurt."""
-    line = small([script], "--epochs", "300" if script == "gan_mlp" else "60", "--out", "run")
-    assert start(*line, stdout=subprocess.DEVNULL).wait(timeout=300) == 0
-    Path("run").rename("unhurt")
-    for kill in range(8):
-        process = begin(*line)
-        time.sleep(random.Random(kill).uniform(0, 0.5))
-        assert process.poll() is None, "it ended before it could be killed"
-        process.kill()
-        process.communicate()
-        assert load("run", "g.pt")["epoch"] >= load("run")["epoch"] >= kill
-        line = [script, "--resume", "run"]
-    assert start(*line, stdout=subprocess.DEVNULL).wait(timeout=300) == 0
-    for name in ("g.pt", "losses.csv", "progress.png"):
-        assert Path("run", name).read_bytes() == Path("unhurt", name).read_bytes(), name
-    assert not list(Path("run").rglob("*.tmp"))
-
-
-@pytest.mark.slow
-def test_two_runs_at_the_same_moment(home):
-    both = [start(*small(["gan_mlp"])) for _ in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
-    first, second = sorted(Path("runs").iterdir())
-    assert (first.name, second.name) == ("gan_mlp", "gan_mlp-2")
-    for name in ("g.pt", "losses.csv", "progress.png"):
-        assert (first / name).read_bytes() == (second / name).read_bytes()
 
 
 def test_ctrl_c_and_a_run_that_still_trains_is_not_resumed(home, type_in):
@@ -96,19 +58,14 @@ def test_ctrl_c_and_a_run_that_still_trains_is_not_resumed(home, type_in):
 
 def test_sigterm_and_what_it_was_before(type_in, watch):
     before = signal.signal(signal.SIGTERM, ours := lambda *_: None)
-    try:
-        for step, told in ((3, "No epoch was finished: nothing to resume"), (9, '--resume "run"')):
-            shutil.rmtree("run", ignore_errors=True)
-            watch(
-                "gan_mlp", lambda n, last=step: [1.0] * 4 if n < last else signal.raise_signal(15)
-            )
-            result = type_in(*small(["gan_mlp"], "--out", "run"))
-            assert (result.code, result.err) == (143, "") and told in result.out
-            again = type_in(*small(["gan_mlp"], "--out", "run"))
-            assert again.code == 2 and ("--resume" in again.err) == (step == 9)
-            assert signal.getsignal(signal.SIGTERM) is ours  # after a stop and after a mistake
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    for out, last, told in ("a", 3, "No epoch was finished: nothing"), ("b", 9, '--resume "b"'):
+        watch("gan_mlp", lambda n: [1.0] * 4 if n < last else signal.raise_signal(15))  # noqa: B023
+        result = type_in(*small(["gan_mlp"], "--out", out))
+        assert (result.code, result.err) == (143, "") and told in result.out
+        again = type_in(*small(["gan_mlp"], "--out", out))
+        assert again.code == 2 and ("--resume" in again.err) == (out == "b")
+        assert signal.getsignal(signal.SIGTERM) is ours  # after a stop and after a mistake
+    signal.signal(signal.SIGTERM, before)
 
 
 def test_losses_that_another_process_writes_are_kept(type_in, watch):
@@ -164,11 +121,6 @@ def test_rows_after_the_checkpoint_are_forgotten_and_lost_ones_are_told(type_in)
     table = Path("cut/losses.csv")
     with table.open("a") as file:
         file.write("2,7,0.5,0.5,0.5,0.5\n" * 9 + "2,8,0.")  # longer than what replaces it
-        file.flush()
-        fcntl.flock(file, fcntl.LOCK_EX)  # while its process lives, they are not touched
-        before = tree("cut")
-        refused = type_in("gan_mlp", "--resume", "cut", "--epochs", "2")
-        assert refused.code == 2 and "still being trained" in refused.err and tree("cut") == before
     type_in("gan_mlp", "--resume", "cut", "--epochs", "2")
     assert table.read_bytes() == Path("runs/gan_mlp/losses.csv").read_bytes()
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:9]))
@@ -179,18 +131,14 @@ def test_rows_after_the_checkpoint_are_forgotten_and_lost_ones_are_told(type_in)
 def test_a_full_disk(type_in):
     """Files may not grow any more: a message, and what was there is whole."""
     type_in(*small(["gan_mlp"], "--out", "run"))
-    before, (soft, hard) = (
-        Path("run/ckpt.pt").read_bytes(),
-        resource.getrlimit(resource.RLIMIT_FSIZE),
-    )
-    line = ["gan_mlp", "--resume", "run", "--epochs", "4"]
+    before, line = tree("run"), ["gan_mlp", "--resume", "run", "--epochs", "4"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_500_000, hard))
-    try:
-        result = type_in(*line)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    result = type_in(*line)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert result.code == 2 and "File too large" in result.err and "To go on: " in result.out
-    assert Path("run/ckpt.pt").read_bytes() == before and not list(Path("run").rglob("*.tmp"))
+    whole = Path("run/ckpt.pt")
+    assert whole.read_bytes() == before[whole] and tree("run").keys() == before.keys()
     assert type_in(*line).code == type_in(*small(["gan_mlp"], "--epochs", "4")).code == 0
     assert Path("run/losses.csv").read_bytes() == Path("runs/gan_mlp/losses.csv").read_bytes()
 
@@ -215,31 +163,11 @@ def test_no_memory(home, type_in, watch):
         type_in(*small(["gan_mlp"]))
 
 
-def test_a_terminal_sees_a_bar(home):
-    """Steps and time left on stderr; on stdout the same lines as a log file gets."""
-    ours, theirs = os.openpty()
-    termios.tcsetwinsize(theirs, (40, 140))
-    with os.fdopen(theirs, "w") as terminal:
-        process = start(*small(["gan_mlp"]), stderr=terminal)
-    bar = b""
-    with contextlib.suppress(OSError):  # the other end is closed
-        while part := os.read(ours, 1000):
-            bar += part
-    out, _ = process.communicate()
-    assert b"12/12" in bar and b"step/s" in bar
-    assert "epoch 2/2" in out and "step/s" not in out
-
-
 def test_folders_that_are_taken(type_in, monkeypatch):
     Path("runs").write_text("mine")
     result = type_in(*small(["gan_mlp"]))
     assert result.code == 2 and "File exists: 'runs'" in result.err
     assert Path("runs").read_text() == "mine"
-    if os.geteuid():  # root may write into any folder
-        Path("shut").mkdir(mode=0o500)
-        for out in ("shut", "shut/run"):
-            result = type_in(*small(["gan_mlp"], "--out", out))
-            assert result.code == 2 and result.err.count("\n") == 1 and "ermission" in result.err
     # two found it empty; the second to write must see that it is taken
     Path("run").mkdir()
     Path("run/losses.csv").write_text("theirs")

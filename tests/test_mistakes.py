@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHS, SMALL, idx, load, pictures, small, tree
+from conftest import ARCHS, SMALL, Evil, idx, load, pictures, small, tree
 
 import common
 
@@ -72,12 +72,10 @@ def test_data_files(refused):
     for body, text in (
         (zipped[:-100], "is damaged"),
         (zipped[:60] + b"?" * 200, "is damaged"),
-        (b"", "not an IDX file"),
-        (b"these are no images, whatever the name says", "not an IDX file"),
+        (b"no images, whatever the name says", "not an IDX file"),
         (bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(9), "not an IDX file"),  # labels
         (idx(pictures(5, 32)), "28x28"),
         (idx(pictures(50), count=60), "the 60 images"),
-        (idx(pictures(50), count=40), "the 40 images"),
         (idx(pictures(0)), "0 images"),
         (idx(pictures(5), count=2**31), "2147483648 images"),
     ):
@@ -103,16 +101,10 @@ def test_resume_of_what_does_not_fit(type_in, refused):
     refused("gan_mlp.py", "gan_cnn", "--resume", "run")
 
 
-class Evil:
-    def __reduce__(self):
-        return Path("code-was-run").touch, ()
-
-
 def test_resume_of_damaged_checkpoints(type_in, refused):
     assert type_in(*small(["gan_mlp"], "--out", "run")).code == 0
-    path = Path("run/ckpt.pt")
-    whole, saved = path.read_bytes(), load("run")
-    flipped = bytearray(whole)
+    path, saved = Path("run/ckpt.pt"), load("run")
+    flipped = bytearray(whole := path.read_bytes())
     flipped[len(whole) // 2] ^= 0x40
 
     def file(content):
@@ -124,7 +116,6 @@ def test_resume_of_damaged_checkpoints(type_in, refused):
         (bytes(flipped), "damaged"),
         (b"", "damaged"),
         (file(saved | {"G": {"fc1.weight": torch.zeros(3)}}), "does not fit"),
-        (file({"script": "gan_mlp"}), "no checkpoint"),
         (file([1, 2]), "no checkpoint"),
         (file(saved | {"extra": Evil()}), "no checkpoint"),
         (pickle.dumps(Evil()), "no checkpoint"),

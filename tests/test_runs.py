@@ -1,8 +1,9 @@
 """What a run leaves behind, for every architecture, from the commands that a user types."""
 
+import contextlib
 import importlib
-import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, FILES, HERE, columns, load, read, small, start
+from conftest import ARCHS, FAMILIES, FILES, HERE, columns, load, read, small, start
 
 import common
 import gan_mlp
@@ -54,6 +55,10 @@ def test_a_run_is_complete_repeatable_and_resumable(family, type_in, monkeypatch
     for text in ("Generator(", "Discriminator(", used, "epoch 1/2", "epoch 2/2", way_on):
         assert text in first.out
 
+    assert type_in("perturb", "--ckpt", "g.pt", "--positions", "7", "--values", "3").code == 0
+    before, after = (float(row["change"]) for row in read(whole, "perturb.csv"))
+    assert before == 0 < after
+
     # stopped after one epoch and resumed: a folder of its own, the same bytes as never stopped
     assert type_in(*small(family, "--epochs", "1")).code == 0
     resumed = type_in(script, "--resume", "--epochs", "2")
@@ -77,40 +82,6 @@ def test_resume_finds_the_newest_run_and_what_was_typed_counts(type_in):
     kept |= {"batch_size": 16, "new_z": True, "epochs": 3, "sample_every": 1, "tensorboard": True}
     args = load("runs/gan_mlp-2")["args"]
     assert args | kept == args
-
-
-def test_a_checkpoint_without_options_that_were_added_since(type_in):
-    """They become what this network has: not another one's, not those of --report."""
-    type_in(*small(["dcgan", "--arch", "upsample"], "--epochs", "1"))
-    old, added = load("runs/dcgan"), {"lr_falls_after": math.inf, "new_z": False, "report": False}
-    whole = old["args"] | {"r1": 0.1, "epochs": 2} | added
-    for name in ("r1", *added):
-        del old["args"][name]
-    torch.save(old, "runs/dcgan/ckpt.pt")
-    assert type_in("dcgan", "--resume", "--epochs", "2").code == 0
-    assert load("runs/dcgan")["args"] == whole
-
-
-def test_precision_is_kept(type_in):
-    for out in ("bf16", "no-bf16"):
-        assert type_in(*small(["gan_cnn", "--arch", "tiny"], f"--{out}", "--out", out)).code == 0
-        assert load(out)["args"]["bf16"] is (out == "bf16")
-    assert not np.array_equal(columns("bf16"), columns("no-bf16"))
-
-
-def test_the_average_by_hand(type_in):
-    """--ema 0 is the newest weights; else each step moves the mean by its share."""
-    for ema, same in (("0", True), ("0.999", False)):
-        assert type_in(*small(["dcgan"], "--ema", ema, "--out", ema)).code == 0
-        drawn, newest = load(ema, "g.pt")["state_dict"], load(ema)["G"]
-        floats = [name for name in newest if newest[name].is_floating_point()]
-        assert all(torch.equal(drawn[name], newest[name]) for name in floats) == same
-    # epochs of one step: after the first the mean is the newest, then 10/11 of the way to it
-    line = small(["gan_mlp"], "--batch-size", "100", "--epochs")
-    assert type_in(*line, "1", "--out", "one").code == type_in(*line, "2", "--out", "two").code == 0
-    first, second = (load(out)["G"]["fc1.weight"] for out in ("one", "two"))
-    mean = load("two", "g.pt")["state_dict"]["fc1.weight"]
-    torch.testing.assert_close(mean, first.lerp(second, 10 / 11))
 
 
 def test_pictures_show_what_they_say(type_in, drawn, monkeypatch):
@@ -177,11 +148,65 @@ def test_tensorboard_only_when_asked_for(type_in, drawn):
     assert subprocess.call([sys.executable, "-c", code], cwd=HERE) == 0
 
 
-def test_as_from_a_shell_without_a_terminal(home):
-    """In its own process, in the plainest of environments: lines for a log file, no bar."""
+def test_a_log_file_gets_lines_and_a_terminal_a_bar_too(home):
+    """In processes of their own, in the plainest of environments."""
     plain = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TERM": "dumb", "HOME": os.getcwd()}
     out, err = (process := start(*small(["gan_mlp"]), env=plain)).communicate(timeout=300)
     assert (process.returncode, err) == (0, "")
     assert out.startswith("100 images of fashion-mnist from ")
-    epochs = [line for line in out.splitlines() if line.startswith("epoch ")]
-    assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert re.findall("^epoch ./2  |step/s", out, re.MULTILINE) == ["epoch 1/2  ", "epoch 2/2  "]
+
+    ours, theirs = pytest.importorskip("pty").openpty()
+    pytest.importorskip("termios").tcsetwinsize(theirs, (40, 140))
+    with os.fdopen(theirs, "w") as terminal:
+        process = start(*small(["gan_mlp"]), stderr=terminal)
+    bar = b""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(ours, 1000):
+            bar += part
+    assert b"12/12" in bar and b"step/s" in bar and "step/s" not in process.communicate()[0]
+
+
+# ---- the losses, with a training step that learns nothing
+@pytest.mark.parametrize("script", ARCHS)
+def test_losses_and_what_is_said_of_them(script, type_in, watch):
+    """losses.csv has those of each step, a line of the screen the means of an epoch."""
+    names = ["distance"] * (script == "wgan") + ["loss_D", "loss_G", "D(x)", "D(G(z))"]
+    watch(script, lambda step: [step, step / 8, step * 10, -step, 1 / 3])
+    out = type_in(*small([script])).out
+    steps = np.arange(1, 13)
+    losses = [steps, steps / 8, steps * 10, -steps, steps * 0 + 1 / 3][: len(names)]
+    table = np.transpose([1 + (steps > 6), steps, *losses])
+    np.testing.assert_allclose(columns(f"runs/{script}"), table, rtol=1e-5)
+    text = Path("runs", script, "losses.csv").read_bytes()
+    assert b"\r" not in text and text.startswith(f"epoch,step,{','.join(names)}\n1,1,".encode())
+    means = [f"{name} {values[6:].mean():.3f}" for name, values in zip(names, losses)]
+    assert f"epoch 2/2  {'  '.join(means)}  " in out
+
+
+@pytest.mark.parametrize("script", ["gan_mlp", "gan_cnn", "dcgan"])
+def test_a_discriminator_that_is_stuck_or_never_wrong(script, type_in, watch):
+    """Stuck is one whose last step of an epoch says so: before it all may have been well."""
+    watch(script, lambda step: [13.0, 0.009 if step in (7, 12) else 3.0, 0.5, 0.5])
+    result = type_in(*small([script], "--epochs", "3"))
+    assert result.code == 2 and "D is stuck at 1, epoch 2 unsaved" in result.err
+    assert load(f"runs/{script}")["epoch"] == 1 and len(read(f"runs/{script}")) == 12
+    watch(script, lambda step: [13.0, 0.009 if step % 6 else 0.011, 0.5, 0.5])
+    assert type_in(script, "--resume", "--epochs", "2").code == 0
+
+    said = "D is never wrong, so G learns nothing any more"
+    for verdicts, told in (([0.995, 0.005], 1), ([0.985, 0.005], 0), ([0.995, 0.015], 0)):
+        watch(script, lambda step: [0.1, 9.0, *verdicts])  # noqa: B023
+        assert type_in(*small([script], "--epochs", "1")).out.count(said) == told
+
+
+@pytest.mark.parametrize("script", ARCHS)
+def test_infinite_numbers_never_replace_a_good_checkpoint(script, type_in, watch):
+    options = ["--gp", "1"] * (script == "wgan")  # clipping keeps weights finite at any rate
+    result = type_in(*small([script], *options, "--lr", "1e30", "--out", "wild"))
+    assert result.code == 2 and "infinite numbers" in result.err and "smaller --lr" in result.err
+    assert not list(Path("wild").glob("*.pt"))
+    watch(script, lambda step: [1.0, 1.0, 0.5, 0.5 if step != 8 else float("nan")])
+    result = type_in(*small([script], "--epochs", "3", "--out", "run"))
+    assert result.code == 2 and "epoch 2 ended in infinite numbers, unsaved" in result.err
+    assert load("run")["epoch"] == load("run", "g.pt")["epoch"] == 1 and len(read("run")) == 6
