@@ -147,7 +147,7 @@ ARCHS = {
 # Our settings (docs/quality.md says why), then those of the report's source, the public code on
 # which it was written: --report takes them. Of basic that is a notebook, of deep PyTorch-GAN's
 # gan.py, of hidden an exercise; docs/report-c.md, -d.md and -e.md say what is a guess.
-# lr_falls_after: after that epoch the rate is lr * sqrt(that epoch / epoch); inf: it never falls
+# lr_falls_after: after that epoch the rate is lr * that epoch / epoch; inf: it never falls
 # ema: memory of the average by which samples are drawn; 0: they are drawn by G itself
 # new_z: G learns from new noise, not from the images that D has just seen
 # bf16: False, since on one machine it was slower, on another the images were worse
@@ -284,7 +284,7 @@ def main():
             if common.RANK > 0:  # all processes share the order; noise and dropout differ
                 torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
             for group in opt_G.param_groups + opt_D.param_groups:
-                group["lr"] = args.lr * min(1, args.lr_falls_after / epoch) ** 0.5
+                group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
                 # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1

@@ -1,13 +1,17 @@
 """perturb.py: its pictures and numbers worked out anew, and every mistake."""
 
+import asyncio
+import base64
+import io
 import itertools
+import json
 import os
 import pickle
 import shutil
 import signal
+import subprocess
 import sys
 import threading
-import urllib.request
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -21,6 +25,7 @@ import common
 import gan_mlp
 import perturb
 
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 SHORT = ["--positions", "0", "--values", "1"]
 
 
@@ -180,59 +185,126 @@ def test_the_shipped_generator_is_small_and_trained_as_the_readme_says():
     assert command in (HERE / "docs" / "quality.md").read_text()
 
 
-def test_live_follows_its_sliders():
-    """Under the backend without a screen: every widget, and the pixels that it leads to."""
-    G, _ = perturb.load_generator(perturb.SHIPPED)
+@pytest.fixture
+def figure():
+    """The sliders of the generator in data."""
+    G, _ = perturb.load_generator(str(perturb.SHIPPED))
     figure = perturb.live(G, noise(), perturb.spread(100))
     figure.canvas.draw()
+    yield figure
+    plt.close(figure)
+
+
+def point(axes, across=0.5):
+    """A place in axes, as pixels of the figure."""
+    return axes.transAxes.transform((across, 0.5)).tolist()
+
+
+def click(canvas, x, y):
+    for name in ("button_press_event", "button_release_event"):
+        canvas.callbacks.process(name, MouseEvent(name, canvas, x, y, 1))
+
+
+def test_live_follows_its_sliders(figure):
+    """Under the backend without a screen: every widget, and the pixels that it leads to."""
+    G, _ = perturb.load_generator(perturb.SHIPPED)
     images, widgets, z, changed = figure.axes[0], figure.widgets, noise(), noise()
 
     def shows(z):
         with torch.inference_mode():
             return np.array_equal(images.images[0].get_array(), common.grid(G(z), 8, zoom=1))
 
-    def click(axes, across=0.5):
-        x, y = (1, 1) if axes is None else axes.transAxes.transform((across, 0.5))
-        for name in ("button_press_event", "button_release_event"):
-            event = MouseEvent(name, figure.canvas, x, y, 1)
-            figure.canvas.callbacks.process(name, event)
-
     assert shows(z)
     widgets[20].set_val(5)
     changed[:, 20] = 5
     assert shows(changed) and "change" in images.get_xlabel()
-    click(images, 0.3)  # on the third sample
+    click(figure.canvas, *point(images, 0.3))  # on the third sample
     widgets[0].set_val(-4)
     changed[2, 0] = -4
     assert shows(changed) and "sample 3" in images.get_title()
-    click(None)  # beside the samples
+    click(figure.canvas, 1, 1)  # beside the samples
     widgets[40].set_val(3)
     changed[:, 40] = 3
     widgets["scale"].set_val(0.5)
     assert shows(changed * 0.5)
-    click(widgets["back"].ax)
+    click(figure.canvas, *point(widgets["back"].ax))
     assert shows(z) and widgets["scale"].val == 1
-    click(widgets["new z"].ax)
+    click(figure.canvas, *point(widgets["new z"].ax))
     assert not shows(z)
-    plt.close(figure)
 
 
-def test_live_in_a_browser(home):
+CANVAS = """(canvas => {
+    if (document.readyState != "complete" || canvas.width * canvas.height < 1e5) throw "too early"
+    const {x, y} = canvas.getBoundingClientRect()
+    const {bottom} = document.querySelector("#figures").getBoundingClientRect()
+    return [x, y, bottom, canvas.toDataURL()]
+})(document.querySelector("canvas"))"""
+
+
+async def compare(devtools, address, figure):
+    """Click and drag in a page and in a figure of our own: they must come to show the same."""
+    from tornado.httpclient import AsyncHTTPClient
+    from tornado.websocket import websocket_connect
+
+    new = f"http://{devtools}/json/new?{address}"
+    page = json.loads((await AsyncHTTPClient().fetch(new, method="PUT", body="")).body)
+    socket = await websocket_connect(page["webSocketDebuggerUrl"])
+
+    async def ask(method, **params):
+        await socket.write_message(json.dumps({"id": 1, "method": method, "params": params}))
+        return json.loads(await socket.read_message())["result"]
+
+    async def until_same():
+        figure.canvas.draw()
+        wanted, same = np.asarray(figure.canvas.buffer_rgba()) / 255, False
+        while not same:
+            await asyncio.sleep(0.1)
+            seen = await ask("Runtime.evaluate", expression=CANVAS, returnByValue=True)
+            if "value" in seen["result"]:  # the page is there
+                *place, bottom, url = seen["result"]["value"]
+                shown = plt.imread(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+                # not the same to the bit: the layout may be a fraction of a pixel aside
+                same = shown.shape == wanted.shape and abs(shown - wanted).mean() < 1e-3
+        assert bottom <= 700  # no need to scroll on a laptop
+        return place
+
+    left, top = await until_same()
+    sample, slider = point(figure.axes[0], 0.3), figure.widgets[20]
+    begin, end = point(slider.ax), point(slider.ax, 1.02)
+    click(figure.canvas, *sample)
+    slider.set_val(10)
+    path = [("Pressed", sample), ("Released", sample)]
+    path += [("Pressed", begin), ("Moved", end), ("Released", end)]
+    for kind, (x, y) in path:
+        how = {"type": f"mouse{kind}", "button": "left", "buttons": 1, "clickCount": 1}
+        await ask("Input.dispatchMouseEvent", x=left + x, y=top + figure.bbox.height - y, **how)
+    await until_same()
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="there is no chromium")
+def test_live_in_a_browser(figure, tmp_path):
     """Where no window opens, a page on this machine has the same sliders, until Ctrl-C."""
     pytest.importorskip("tornado")
-    server = start("perturb", "--live", env=os.environ | {"MPLBACKEND": "agg"})
-    alarm = threading.Timer(200, server.kill)  # whatever is waited for then ends in an error
-    alarm.start()
-    *_, tunnel, page, _ = [server.stdout.readline() for _ in range(5)]
-    address = page.split()[-1]
+    options = ["--headless=new", "--no-sandbox", "--remote-debugging-port=0"]
+    options += ["--window-size=1280,800", f"--user-data-dir={tmp_path}"]
+    server = start("perturb", "--live", cwd=tmp_path, env=os.environ | {"MPLBACKEND": "agg"})
+    browser = subprocess.Popen([CHROMIUM, *options], stderr=subprocess.PIPE, text=True)
+    alarm = threading.Timer(300, lambda: (server.kill(), browser.kill()))
+    alarm.start()  # whatever is being waited for then ends in an error
+    try:
+        *_, tunnel, page, _ = [server.stdout.readline() for _ in range(5)]
+        address = page.split()[-1]
+        devtools = next(line for line in browser.stderr if "DevTools" in line).split("/")[2]
+        asyncio.run(compare(devtools, address, figure))
+        server.send_signal(signal.SIGINT)
+        errors = server.communicate()[1]
+        assert (errors, server.returncode) == ("", 130)
+    finally:
+        alarm.cancel()
+        alarm.function()
+        browser.communicate()
     port = address.removeprefix("http://127.0.0.1:")
     assert f"ssh -L {port}:127.0.0.1:{port} " in tunnel
-
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address) as answer:
-        assert answer.status == 200
-    server.send_signal(signal.SIGINT)
-    assert (server.communicate()[1], server.returncode) == ("", 130)
-    alarm.cancel()
 
 
 def test_live_with_neither_window_nor_tornado(type_in, monkeypatch):
