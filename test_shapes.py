@@ -250,7 +250,7 @@ def test_what_reaches_the_training_step(train, way):
         assert (is_image.sum(1) == 1).all(), "not the images on the scale from -1 to 1"
         orders.setdefault(step.seed, []).extend(is_image.int().argmax(1).tolist())
         assert step.settings == settings and step.z.shape == shape
-        assert step.rates == {0.01 * 2 / 3 if step.seed == 70_003 else 0.01}
+        assert step.rates == {0.01 * (2 / 3) if step.seed == 70_003 else 0.01}
     for opt, network in ((step.opt_G, step.G), (step.opt_D, step.D)):
         assert type(opt) is type(right) and opt.defaults == right.defaults | {"lr": 0.01}
         assert all(map(torch.equal, opt.param_groups[0]["params"], network.parameters()))
