@@ -148,7 +148,7 @@ SETTINGS = {
     #             epochs batch   lr  falls beta1  r1    ema    new_z  bf16    init
     "upsample":  ((  20,   64,  2e-3,  inf, 0.5,  0.1,  0.995, False, None,  "torch"),  # ours
                   ( 200,   64,  2e-4,  inf, 0.5,  0.0,  0.0,   True,  False, "dcgan")),  # --report
-    "transpose": ((  10,   64,  2e-3,    5, 0.5,  1.0,  0.995, False, None,  "dcgan"),
+    "transpose": ((  20,   64,  2e-3,    5, 0.5,  1.0,  0.995, False, None,  "dcgan"),
                   (  30,  128,  2e-4,  inf, 0.9,  0.0,  0.0,   True,  False, "torch")),
 }
 # fmt: on
