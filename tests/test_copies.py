@@ -1,4 +1,4 @@
-"""What a student does with the scripts: copies them, makes a mistake in a copy, runs them in a notebook."""
+"""What a student does with the scripts: copies, mistakes in a copy, notebooks."""
 
 import os
 import re
