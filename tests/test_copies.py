@@ -1,4 +1,4 @@
-"""What a student does with the scripts: copies, mistakes in a copy, notebooks."""
+"""What a student does with the scripts: copies, other images in a copy, notebooks."""
 
 import os
 import re
@@ -41,6 +41,27 @@ def test_a_copy_trains_resumes_and_its_last_line_works(project):
     Path("my gan.py").write_text(text)
     assert "generator: runs/my gan/g.pt (my gan.py" in python(command)
     assert Path("runs/my gan/perturb.png").exists()
+
+
+ADAPTED = {  # dcgan.py for images of 64x64 in colour: what has to change
+    "128 * 7 * 7": "128 * 16 * 16",
+    "nn.ConvTranspose2d(64, 1, 4, 2, 1)": "nn.ConvTranspose2d(64, 3, 4, 2, 1)",
+    "x.view(-1, 128, 7, 7)": "x.view(-1, 128, 16, 16)",
+    "nn.Conv2d(1, 32, 5, 1, 0)": "nn.Conv2d(3, 32, 5, 1, 0)",
+    "nn.Linear(64 * 4 * 4, 1024)": "nn.Linear(64 * 13 * 13, 1024)",
+    "common.load_images(args, args.batch_size, device)": "torch.randint(256, (8, 3, 64, 64)), 'm'",
+}
+
+
+@pytest.mark.slow
+def test_other_images_need_few_changes(project):
+    text = Path("dcgan.py").read_text()
+    for old, new in ADAPTED.items():
+        assert old in text
+        text = text.replace(old, new)
+    Path("colour.py").write_text(text)
+    assert "finished: runs/colour" in python("colour.py --epochs 1 --batch-size 8 --lr 2e-4")
+    python("perturb.py --ckpt runs/colour --positions 0 --values 5")
 
 
 CELLS = [
