@@ -237,7 +237,9 @@ CANVAS = """(canvas => {
     if (document.readyState != "complete" || canvas.width * canvas.height < 1e5) throw "too early"
     const {x, y} = canvas.getBoundingClientRect()
     const {bottom} = document.querySelector("#figures").getBoundingClientRect()
-    return [x, y, bottom, canvas.toDataURL()]
+    const url = canvas.toDataURL()
+    if (!url.startsWith("data:image/png")) throw "too early"
+    return [x, y, bottom, url]
 })(document.querySelector("canvas"))"""
 
 
