@@ -26,58 +26,54 @@ each_script = pytest.mark.parametrize("script", SCRIPTS)
 WAYS = [*SCRIPTS, "gan_mlp --optimizer sgd", "gan_cnn --optimizer sgd", "wgan --gp 3"]
 each_way = pytest.mark.parametrize("way", WAYS)
 
-# ---- networks: the names that print() shows, then all layers in order
+# ---- networks: the names that print() shows, then all layers but the last Tanh or Sigmoid
 relu, leaky_1, leaky_2 = nn.ReLU(), nn.LeakyReLU(0.1), nn.LeakyReLU(0.2)
 flat, tanh, sigmoid, drop = Flatten(), Tanh(), Sigmoid(), nn.Dropout2d(0.25)
 Conv, ConvT, BN1, BN2 = nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm1d, nn.BatchNorm2d
 pool, double, View = nn.MaxPool2d(2), nn.Upsample(scale_factor=2), nn.Unflatten
 # fmt: off
 LAYERS = {
-    "basic G": lambda: ["fc1 nonlin1 fc2", Linear(100, 128), leaky_2, Linear(128, 784), tanh],
-    "basic D": lambda: ["fc1 nonlin1 fc2", flat, Linear(784, 128), leaky_2, Linear(128, 1),
-        sigmoid],
+    "basic G": lambda: ["fc1 nonlin1 fc2", Linear(100, 128), leaky_2, Linear(128, 784)],
+    "basic D": lambda: ["fc1 nonlin1 fc2", flat, Linear(784, 128), leaky_2, Linear(128, 1)],
     "deep G": lambda: ["model", Linear(100, 128), leaky_2, *(x for n in (128, 256, 512)
-        for x in (Linear(n, 2 * n), BN1(2 * n, 0.8), leaky_2)), Linear(1024, 784), tanh],
+        for x in (Linear(n, 2 * n), BN1(2 * n, 0.8), leaky_2)), Linear(1024, 784)],
     "deep D": lambda: ["model", flat, Linear(784, 512), leaky_2, Linear(512, 256), leaky_2,
-        Linear(256, 1), sigmoid],
-    "hidden G": lambda: ["model", Linear(100, 256), relu, Linear(256, 256), relu, Linear(256, 784),
-        tanh],
+        Linear(256, 1)],
+    "hidden G": lambda: ["model", Linear(100, 256), relu, Linear(256, 256), relu, Linear(256, 784)],
     "hidden D": lambda: ["model", flat, Linear(784, 256), leaky_1, Linear(256, 256), leaky_1,
-        Linear(256, 1), sigmoid],
+        Linear(256, 1)],
     "conv7 G": lambda: ["main", View(1, (100, 1, 1)), ConvT(100, 128, 7, 1, 0, bias=False),
         BN2(128), relu, ConvT(128, 64, 4, 2, 1, bias=False), BN2(64), relu,
-        ConvT(64, 1, 4, 2, 1, bias=False), tanh],
+        ConvT(64, 1, 4, 2, 1, bias=False)],
     "conv7 D": lambda: ["main", Conv(1, 64, 4, 2, 1, bias=False), leaky_2,
-        Conv(64, 128, 4, 2, 1, bias=False), BN2(128), leaky_2, Conv(128, 1, 7, 1, 0, bias=False),
-        sigmoid],
+        Conv(64, 128, 4, 2, 1, bias=False), BN2(128), leaky_2, Conv(128, 1, 7, 1, 0, bias=False)],
     "conv4 G": lambda: ["main", View(1, (100, 1, 1)), ConvT(100, 256, 4, 1, 0), BN2(256), relu,
         ConvT(256, 128, 3, 2, 1), BN2(128), relu, ConvT(128, 64, 4, 2, 1), BN2(64), relu,
-        ConvT(64, 1, 4, 2, 1), tanh],
+        ConvT(64, 1, 4, 2, 1)],
     "conv4 D": lambda: ["main", Conv(1, 64, 4, 2, 1), leaky_2, Conv(64, 128, 4, 2, 1), BN2(128),
-        leaky_2, Conv(128, 256, 3, 2, 1), BN2(256), leaky_2, Conv(256, 1, 4, 1, 0), sigmoid],
+        leaky_2, Conv(128, 256, 3, 2, 1), BN2(256), leaky_2, Conv(256, 1, 4, 1, 0)],
     "separable G": lambda: ["main", View(1, (100, 1, 1)), ConvT(100, 256, 4, 1, 0), BN2(256), relu,
         ConvT(256, 256, 3, 2, 1, groups=256), Conv(256, 128, 1), BN2(128), relu,
         ConvT(128, 128, 4, 2, 1, groups=128), Conv(128, 64, 1), BN2(64), relu,
-        ConvT(64, 1, 4, 2, 1), tanh],
+        ConvT(64, 1, 4, 2, 1)],
     "separable D": lambda: ["main", Conv(1, 64, 4, 2, 1), leaky_2, Conv(64, 64, 4, 2, 1, groups=64),
         Conv(64, 128, 1), BN2(128), leaky_2, Conv(128, 128, 3, 2, 1, groups=128), Conv(128, 256, 1),
-        BN2(256), leaky_2, Conv(256, 1, 4, 1, 0), sigmoid],
+        BN2(256), leaky_2, Conv(256, 1, 4, 1, 0)],
     "tiny G": lambda: ["fc1 conv1", Linear(100, 900), leaky_2, View(1, (1, 30, 30)),
         Conv(1, 64, 2, 1, 0), leaky_2, Conv(64, 1, 2, 1, 0), leaky_2],
     "tiny D": lambda: ["conv1 fc", Conv(1, 1, 2, 2, 0), leaky_2, flat, Linear(196, 128), leaky_2,
-        Linear(128, 1), leaky_2, sigmoid],
+        Linear(128, 1), leaky_2],
     "upsample G": lambda: ["l1 conv_blocks", Linear(100, 6272), View(1, (128, 7, 7)), BN2(128),
         double, Conv(128, 128, 3, 1, 1), BN2(128, 0.8), leaky_2, double, Conv(128, 64, 3, 1, 1),
-        BN2(64, 0.8), leaky_2, Conv(64, 1, 3, 1, 1), tanh],
+        BN2(64, 0.8), leaky_2, Conv(64, 1, 3, 1, 1)],
     "upsample D": lambda: ["model adv_layer", Conv(1, 16, 3, 2, 1), leaky_2, drop, *(x for n in
         (16, 32, 64) for x in (Conv(n, 2 * n, 3, 2, 1), leaky_2, drop, BN2(2 * n, 0.8))),
-        flat, Linear(512, 1), sigmoid],
+        flat, Linear(512, 1)],
     "transpose G": lambda: ["fc1 br1 fc2 br2 conv1 conv2", Linear(100, 1024), BN1(1024), relu,
         Linear(1024, 6272), BN1(6272), relu, View(1, (128, 7, 7)), ConvT(128, 64, 4, 2, 1), BN2(64),
-        relu, ConvT(64, 1, 4, 2, 1), tanh],
+        relu, ConvT(64, 1, 4, 2, 1)],
     "transpose D": lambda: ["conv1 pl1 conv2 pl2 fc1 fc2", Conv(1, 32, 5, 1, 0), leaky_1, pool,
-        Conv(32, 64, 5, 1, 0), leaky_1, pool, flat, Linear(1024, 1024), leaky_1, Linear(1024, 1),
-        sigmoid],
+        Conv(32, 64, 5, 1, 0), leaky_1, pool, flat, Linear(1024, 1024), leaky_1, Linear(1024, 1)],
 }
 # fmt: on
 
@@ -88,8 +84,8 @@ def test_network(script, arch, which):
     network = SCRIPTS[script].ARCHS[arch]["GD".index(which)]()
     torch.manual_seed(0)
     names, *layers = LAYERS[f"{arch} {which}"]()
-    if (script, which) == ("wgan", "D"):
-        layers.pop()  # it gives a score: no Sigmoid
+    if (script, which) != ("wgan", "D") and (arch, which) != ("tiny", "G"):
+        layers.append(tanh if which == "G" else sigmoid)
     right, unseen = Sequential(*layers), (Flatten, View, Tanh, Sigmoid)  # some stand in forward()
     leaves = [layer for layer in network.modules() if not list(layer.children())]
     shown, wish = ([str(x) for x in some if not isinstance(x, unseen)] for some in (leaves, layers))
@@ -98,7 +94,7 @@ def test_network(script, arch, which):
     if arch != "separable":  # it draws conv4's weights first
         assert all(map(torch.equal, first.values(), weights)), "first weights: not PyTorch's"
     right.load_state_dict(dict(zip(first, weights)))
-    x, shape = torch.rand(8, 1, 28, 28) * 2 - 1, (8,)
+    x, shape = torch.randn(8, 1, 28, 28), (8,)
     if which == "G":
         x, shape = torch.randn(8, 100), (8, 1, 28, 28)
         assert SCRIPTS[script].ARCHS[arch][0](z_dim=7)(x[:, :7]).shape == shape
@@ -286,12 +282,31 @@ def test_first_weights_average_pictures_and_checkpoint(train, way):
         assert_close(resumed[name], whole[name], rtol=0, atol=0)
 
 
+@each_way
+def test_two_processes_share_each_batch(train, way, monkeypatch):
+    """Same order, other images, noise and dropout. What is learned of both is torch's affair."""
+    module, begun, both = SCRIPTS[way.split()[0]], [], []
+    monkeypatch.setattr(torch.distributed, "init_process_group", begun.append)
+    wrap = lambda network, broadcast_buffers: begun.append(broadcast_buffers) or Sequential(network)
+    monkeypatch.setattr(module, "DistributedDataParallel", wrap)
+    monkeypatch.setattr(common, "WORLD", 2)
+    for rank in 0, 1:
+        monkeypatch.setattr(common, "RANK", rank)
+        both.append(train(way)[0])
+    assert begun == ["gloo", False, False] * 2
+    for epoch in torch.stack([x.real for xs in zip(*both) for x in xs]).view(3, -1, 4):
+        assert len(epoch) == len(epoch.unique(dim=0)) == 40
+    for one, other in zip(*both):
+        assert other.seed == one.seed + 1_000_000 and not torch.equal(one.z, other.z)
+        assert len(one.G) == len(one.D) == 1, "not wrapped"
+
+
 @pytest.mark.parametrize("way", ["gan_mlp", "wgan --gp 1"])
 def test_G_comes_nearer_to_the_images(train, way):
     images = torch.zeros(640, 1, 28, 28).byte()  # squares of all greys on black
     images[..., 6:20, 8:22] = torch.randint(100, 256, (640, 1, 1, 1)).byte()
     G, D = SCRIPTS["gan_mlp"].ARCHS["basic"]
-    D = D if way == "gan_mlp" else lambda: Sequential(*LAYERS["basic D"]()[1:-1], Flatten(0))
+    D = D if way == "gan_mlp" else lambda: Sequential(*LAYERS["basic D"]()[1:], Flatten(0))
     words = ["--epochs=8", "--batch-size=32", "--lr=1e-3", "--ema=0.99", "--no-bf16"]
     drawn, data = train(way, *words, images=images, networks=(G, D))[1], images / 127.5 - 1
     distances = [torch.cdist(data.flatten(1), x.flatten(1)).min(0)[0].mean() for x in drawn]
@@ -315,16 +330,14 @@ SOURCES = {  # of --report, without what is the same in all
 @pytest.mark.parametrize("way", SOURCES)
 def test_options(way, monkeypatch):
     module, read = SCRIPTS[way.split()[0]], []
-    for words in "--report", "", "--ema 0 --epochs 7 --lr 0.5 --bf16":
+    for words in "--report", "":
         monkeypatch.setattr(sys, "argv", [*way.split(), *words.split()])
         read.append(vars(module.read_options()[0]))
-    source, ours, typed = read
+    source, ours = read
     plain = {"lr_falls_after": inf, "r1": 0, "ema": 0, "new_z": True, "bf16": False}
     assert [source[name] for name in module.COLUMNS if name not in plain] == SOURCES[way]
     assert all(source.get(name, value) == value for name, value in plain.items())
-    row = tuple(ours[name] for name in module.COLUMNS)
-    assert row in [settings[0] for settings in module.SETTINGS.values()]
-    assert [typed[name] for name in ("ema", "epochs", "lr", "bf16")] == [0, 7, 0.5, True]
+    assert tuple(ours[name] for name in module.COLUMNS) in next(zip(*module.SETTINGS.values()))
 
 
 @each_script

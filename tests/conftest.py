@@ -41,12 +41,7 @@ def idx(images, count=None):
 
 
 def pictures(count=100, side=28):
-    """Grey squares of random sizes and places: something that a GAN can learn."""
-    random, images = np.random.default_rng(0), np.zeros((count, side, side), np.uint8)
-    for image in images:
-        top, left, height, width = random.integers([2, 2, 6, 6], [12, 12, 16, 16])
-        image[top : top + height, left : left + width] = random.integers(80, 256)
-    return images
+    return np.random.default_rng(0).integers(256, size=(count, side, side), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -91,6 +86,19 @@ def type_in(home, monkeypatch, capfd, request):
 
 
 @pytest.fixture
+def refused(type_in):
+    """A command ends in a message that says so, and has changed nothing on the disk."""
+
+    def check(text, *line):
+        before = tree("..")
+        result = type_in(*line)
+        assert result.code == 2 and text.lower() in result.err.lower(), (line, result.err)
+        assert "Traceback" not in result.err and tree("..") == before
+
+    return check
+
+
+@pytest.fixture
 def watch(monkeypatch):
     """Give a script a training step that learns nothing and returns these losses."""
 
@@ -101,13 +109,6 @@ def watch(monkeypatch):
         monkeypatch.setattr(module, "train_step", step)
 
     return replace
-
-
-class Evil:
-    """In a damaged file: pickle would run this."""
-
-    def __reduce__(self):
-        return Path("code-was-run").touch, ()
 
 
 def start(script, *arguments, **options):

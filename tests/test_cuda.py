@@ -11,8 +11,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 @pytest.mark.parametrize("family", FAMILIES, ids=" ".join)
 def test_resumed_as_if_never_stopped_and_on_another_device(family, type_in):
     cuda = ["--device", "cuda", "--epochs"]
-    assert type_in(*small(family, *cuda, "4", "--out", "whole")).code == 0
-    assert type_in(*small(family, *cuda, "2", "--out", "halves")).code == 0
+    for epochs, out in ("4", "whole"), ("2", "halves"):
+        assert type_in(*small(family, *cuda, epochs, "--out", out)).code == 0
     assert type_in(family[0], "--resume", "halves", "--epochs", "4").code == 0
     np.testing.assert_allclose(columns("halves"), columns("whole"), rtol=1e-3, atol=1e-3)
     assert type_in("perturb", "--ckpt", "halves").code == 0
