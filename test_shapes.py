@@ -330,14 +330,15 @@ SOURCES = {  # of --report, without what is the same in all
 @pytest.mark.parametrize("way", SOURCES)
 def test_options(way, monkeypatch):
     module, read = SCRIPTS[way.split()[0]], []
-    for words in "--report", "":
+    for words in "--report", "", "--ema 0 --epochs 7":
         monkeypatch.setattr(sys, "argv", [*way.split(), *words.split()])
         read.append(vars(module.read_options()[0]))
-    source, ours = read
+    source, ours, typed = read
     plain = {"lr_falls_after": inf, "r1": 0, "ema": 0, "new_z": True, "bf16": False}
     assert [source[name] for name in module.COLUMNS if name not in plain] == SOURCES[way]
     assert all(source.get(name, value) == value for name, value in plain.items())
     assert tuple(ours[name] for name in module.COLUMNS) in next(zip(*module.SETTINGS.values()))
+    assert (typed["ema"], typed["epochs"]) == (0, 7)
 
 
 @each_script

@@ -25,7 +25,6 @@ FILES = ["g.pt", "ckpt.pt", "losses.csv", "losses.png", "progress.png", "real_vs
 SMALL = ["--epochs", "2", "--batch-size", "16", "--device", "cpu", "--data-dir", "../data"]
 SCRIPTS = ["gan_mlp", "gan_cnn", "dcgan", "wgan"]
 ARCHS = {script: list(importlib.import_module(script).ARCHS) for script in SCRIPTS}
-# Every architecture once, and the Wasserstein GAN with its gradient penalty too.
 FAMILIES = [[script, "--arch", arch] for script in ARCHS for arch in ARCHS[script]]
 FAMILIES.append(["wgan", "--arch", "transpose", "--gp", "10"])
 
