@@ -296,7 +296,8 @@ def main():
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
     print(G, D, sep="\n")
-    used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
+    unused = ["bf16"] + ["beta1"] * (args.optimizer == "sgd")
+    used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name not in unused)
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")
     folder = common.run_folder(args, checkpoint, SCRIPT)
     parts, done = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}, 0

@@ -249,8 +249,7 @@ def main():
     make_G, make_D = ARCHS[args.arch]
     G, D = make_G(args.z_dim), make_D()
     G, D = G.to(device), D.to(device)
-    betas = args.beta1, args.beta2
-    adam = partial(torch.optim.Adam, lr=args.lr, betas=betas, fused=True)
+    adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, args.beta2), fused=True)
     sgd = partial(torch.optim.SGD, lr=args.lr, fused=True)
     optimizer = sgd if args.optimizer == "sgd" else adam
     opt_G, opt_D = optimizer(G.parameters()), optimizer(D.parameters())
@@ -258,7 +257,8 @@ def main():
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
     print(G, D, sep="\n")
-    used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
+    unused = ["bf16"] + ["beta1", "beta2"] * (args.optimizer == "sgd")
+    used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name not in unused)
     print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")
     folder = common.run_folder(args, checkpoint, SCRIPT)
     parts, done = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}, 0
