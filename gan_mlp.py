@@ -148,20 +148,21 @@ ARCHS = {
 # which it was written: --report takes them. Of basic that is a notebook, of deep PyTorch-GAN's
 # gan.py, of hidden an exercise; docs/report-c.md, -d.md and -e.md say what is a guess.
 # lr_falls_after: after that epoch the rate is lr * that epoch / epoch; inf: it never falls
+# r1_grows_after: after that epoch the weight of the penalty is r1 * epoch / that epoch
 # ema: memory of the average by which samples are drawn; 0: they are drawn by G itself
 # new_z: G learns from new noise, not from the images that D has just seen
 # bf16: False, since on one machine it was slower, on another the images were worse
 # fmt: off
 COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after",
-           "beta1", "beta2", "r1", "ema", "new_z", "bf16")
+           "beta1", "beta2", "r1", "r1_grows_after", "ema", "new_z", "bf16")
 SETTINGS = {
-    #          epochs batch optimizer lr  falls beta1  beta2   r1    ema   new_z  bf16
-    "basic":  ((  20,  128,  "adam", 1e-3, inf, 0.0,  0.99,  1.0,  0.999, False, False),  # ours
-               (   3,   64,  "sgd",  0.03, inf, 0.9,  0.999, 0.0,  0.0,   True, False)),  # --report
-    "deep":   ((  20,  128,  "adam", 1e-3, inf, 0.0,  0.99,  1.0,  0.999, False, False),
-               ( 200,   64,  "adam", 2e-4, inf, 0.5,  0.999, 0.0,  0.0,   True,  False)),
-    "hidden": ((  20,  128,  "adam", 1e-3,  20, 0.0,  0.99,  1.0,  0.999, False, False),
-               (  30,  128,  "adam", 2e-4, inf, 0.9,  0.999, 0.0,  0.0,   True,  False)),
+    #        epochs batch optimizer lr falls beta1 beta2  r1 grows  ema   new_z  bf16
+    "basic":  (( 20, 128, "adam", 1e-3, inf, 0.0, 0.99,  1.0, inf, 0.999, False, False),  # ours
+               (  3,  64, "sgd",  0.03, inf, 0.9, 0.999, 0.0, inf, 0.0,   True, False)),  # --report
+    "deep":   (( 20, 128, "adam", 1e-3, inf, 0.0, 0.99,  1.0, inf, 0.999, False, False),
+               (200,  64, "adam", 2e-4, inf, 0.5, 0.999, 0.0, inf, 0.0,   True,  False)),
+    "hidden": (( 20, 128, "adam", 1e-3,  40, 0.0, 0.99,  1.0,  20, 0.999, False, False),
+               ( 30, 128, "adam", 2e-4, inf, 0.9, 0.999, 0.0, inf, 0.0,   True,  False)),
 }
 # fmt: on
 
@@ -285,13 +286,13 @@ def main():
                 torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
+            r1 = args.r1 * max(1, epoch / args.r1_grows_after)
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
                 # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
-                log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, args.r1, args.new_z))
-                # The newest weights' share: 1 at first, so that the untrained G is soon forgotten,
-                # then less and less, until it is 1 - ema after 10 / (1 - ema) steps.
+                log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, r1, args.new_z))
+                # The newest weights' share falls from 1, to forget the untrained G, to 1 - ema.
                 update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 
             means, last = log.end_epoch(epoch, G, D)

@@ -195,7 +195,8 @@ def test_train_step(script, penalty, new_z):
 
 # ---- main(), with the small networks, a few images, and settings that are all different
 ROW = {"epochs": 3, "batch_size": 4, "lr": 0.01, "lr_falls_after": 2, "beta1": 0.3, "beta2": 0.9}
-ROW |= {"r1": 0.2, "ema": 0.4, "new_z": True, "bf16": None, "init": "dcgan", "n_critic": 2}
+ROW |= {"r1": 0.2, "r1_grows_after": 2, "ema": 0.4, "new_z": True, "bf16": None}
+ROW |= {"init": "dcgan", "n_critic": 2}
 IMAGES = torch.arange(43 * 4).view(43, 1, 2, 2).byte()
 
 
@@ -237,16 +238,18 @@ def test_what_reaches_the_training_step(train, way):
     betas = {"gan_mlp": (0.3, 0.9), "wgan --gp 3": (0.0, 0.9)}.get(way, (0.3, 0.999))
     right = optim.Adam([torch.ones(1)], betas=betas, fused=True)
     right = optim.SGD([torch.ones(1)], fused=True) if "sgd" in way else right
-    settings, shape = (True, 0.2, True), (4, 100)
+    rate, settings, shape = 0.01, (0.2,), (4, 100)
     if "wgan" in way:
-        settings, shape = (True, 0.01, 3.0 if "gp" in way else 0.0, True), (2, 4, 100)
+        settings, shape = (0.01, 3.0 if "gp" in way else 0.0), (2, 4, 100)
         right = right if "gp" in way else optim.RMSprop([torch.ones(1)])
     for step in steps:
         is_image = (step.real.view(-1, 1, 4) == scaled.view(1, -1, 4)).all(2)
         assert (is_image.sum(1) == 1).all(), "not the images on the scale from -1 to 1"
         orders.setdefault(step.seed, []).extend(is_image.int().argmax(1).tolist())
-        assert step.settings == settings and step.z.shape == shape
-        assert step.rates == {0.01 * (2 / 3) if step.seed == 70_003 else 0.01}
+        if step.seed == 70_003:  # from here on the rate falls and the penalty grows
+            rate, settings = 0.01 * (2 / 3), settings if "wgan" in way else (0.2 * 1.5,)
+        assert step.settings == (True, *settings, True) and step.z.shape == shape
+        assert step.rates == {rate}
     for opt, network in ((step.opt_G, step.G), (step.opt_D, step.D)):
         assert type(opt) is type(right) and opt.defaults == right.defaults | {"lr": 0.01}
         assert all(map(torch.equal, opt.param_groups[0]["params"], network.parameters()))
@@ -334,7 +337,8 @@ def test_options(way, monkeypatch):
         monkeypatch.setattr(sys, "argv", [*way.split(), *words.split()])
         read.append(vars(module.read_options()[0]))
     source, ours, typed = read
-    plain = {"lr_falls_after": inf, "r1": 0, "ema": 0, "new_z": True, "bf16": False}
+    plain = {"lr_falls_after": inf, "r1": 0, "r1_grows_after": inf, "ema": 0, "bf16": False}
+    plain |= {"new_z": True}
     assert [source[name] for name in module.COLUMNS if name not in plain] == SOURCES[way]
     assert all(source.get(name, value) == value for name, value in plain.items())
     assert tuple(ours[name] for name in module.COLUMNS) in next(zip(*module.SETTINGS.values()))
@@ -345,7 +349,7 @@ def test_options(way, monkeypatch):
 def test_what_every_script_has_is_the_same(script):
     """But for lines of main() with one of these words. What is mended in one is mended in all."""
     own = r"device\(|per_step|batch_size|init|_last|G, D =|0\.9|beta|partial|optimizer|adam|title"
-    own += "|reals|used =|names =|how =|train_step|end_epoch|means|never|loss_G|stuck"
+    own += "|reals|r1 =|used =|names =|how =|train_step|end_epoch|means|never|loss_G|stuck"
     for name in ["main", "update_average"] + ["train_step", "slope_penalty"] * (script != "wgan"):
         texts = [inspect.getsource(getattr(SCRIPTS[s], name)) for s in (script, "dcgan")]
         texts = [re.sub(rf".*({own}).*\n", "", x) if name == "main" else x for x in texts]

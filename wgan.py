@@ -229,8 +229,7 @@ def main():
                 reals, zs = real.chunk(args.n_critic), z.chunk(args.n_critic)
                 how = args.bf16, args.clip, args.gp, args.new_z
                 log(train_step(*networks, opt_G, opt_D, reals, zs, *how))
-                # The newest weights' share: 1 at first, so that the untrained G is soon forgotten,
-                # then less and less, until it is 1 - ema after 10 / (1 - ema) steps.
+                # The newest weights' share falls from 1, to forget the untrained G, to 1 - ema.
                 update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 
             log.end_epoch(epoch, G, D)

@@ -83,7 +83,6 @@ def test_a_copy_trains_resumes_and_its_last_line_works(project):
     (command,) = re.findall("next: python (.+)", out)
     assert "generator: runs/my gan/g.pt (my gan.py" in python(command)
     assert Path("runs/my gan/perturb.png").exists()
-    # a fault in the copy keeps its own words
     text = Path("my gan.py").read_text().replace("nn.Linear(z_dim, 128)", "nn.Linaer(z_dim, 128)")
     Path("my gan.py").write_text(text)
     said = python(command, code=1)

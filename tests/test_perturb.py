@@ -161,7 +161,6 @@ def test_which_generator(type_in):
         assert f"generator: {found}" in type_in("perturb", "--ckpt", given, *SHORT).out
     Path("g.pt").unlink()
     assert f"generator: {new}" in type_in("perturb", "--ckpt", "g.pt", *SHORT).out
-    # a whole checkpoint will do: its average draws
     type_in(*small(["gan_mlp"], "--epochs", "1", "--out", "run"))
     for name in ("g.pt", "ckpt.pt"):
         assert type_in("perturb", "--ckpt", f"run/{name}", *SHORT).code == 0

@@ -32,9 +32,9 @@ def test_dry_run_is_two_steps_of_everything(family, type_in, drawn):
 def test_a_run_is_complete_repeatable_and_resumable(family, type_in, monkeypatch):
     script, _, arch, *_ = family
     module, whole = importlib.import_module(script), Path("runs", script)
-    at = module.COLUMNS.index("lr_falls_after")
-    for name, (ours, source) in module.SETTINGS.items():  # the rate falls after epoch 1
-        monkeypatch.setitem(module.SETTINGS, name, ((*ours[:at], 1, *ours[at + 1 :]), source))
+    for name, (ours, source) in module.SETTINGS.items():  # what changes does so after epoch 1
+        ours = [1 if "after" in key else x for key, x in zip(module.COLUMNS, ours)]
+        monkeypatch.setitem(module.SETTINGS, name, (ours, source))
     first = type_in(*small(family))
     assert (first.code, first.err) == (0, "")
     saved = load(whole, "g.pt")
@@ -95,7 +95,6 @@ def test_pictures_show_what_they_say(type_in, drawn, monkeypatch):
         sample = (matplotlib.image.imread(at[epoch]) * 255).round()
         np.testing.assert_array_equal(shown[9:-9, 9:-9], sample)
 
-    # black stays black and white white, for real and for generated images
     compared, labels = seen["real_vs_fake.png"]
     assert labels["rows"] == ["real", "generated"] and compared[0, 0] == 96  # the frame
     rows = [np.split(row, 8, axis=1) for row in np.split(compared[3:, 3:], 2)]
@@ -108,7 +107,6 @@ def test_pictures_show_what_they_say(type_in, drawn, monkeypatch):
     G.load_state_dict(load("runs/gan_mlp", "g.pt")["state_dict"])
     np.testing.assert_allclose(fake, (G(z[:8])[:, 0].detach() + 1) * 127.5, atol=0.6)
 
-    # losses and their moving mean; of 7 * 25 steps the window is 4
     lines = [axes.lines[n : n + 2] for axes in seen["losses.png"].axes for n in (0, 2)]
     assert [mean.get_label() for _, mean in lines] == ["loss_D", "loss_G", "D(x)", "D(G(z))"]
     for values, (raw, mean) in zip(columns("runs/gan_mlp")[:, 2:].T, lines):
