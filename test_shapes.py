@@ -337,8 +337,7 @@ def test_options(way, monkeypatch):
         monkeypatch.setattr(sys, "argv", [*way.split(), *words.split()])
         read.append(vars(module.read_options()[0]))
     source, ours, typed = read
-    plain = {"lr_falls_after": inf, "r1": 0, "r1_grows_after": inf, "ema": 0, "bf16": False}
-    plain |= {"new_z": True}
+    plain = {"lr_falls_after": inf, "r1": 0, "r1_grows_after": inf, "ema": 0, "bf16": 0, "new_z": 1}
     assert [source[name] for name in module.COLUMNS if name not in plain] == SOURCES[way]
     assert all(source.get(name, value) == value for name, value in plain.items())
     assert tuple(ours[name] for name in module.COLUMNS) in next(zip(*module.SETTINGS.values()))
