@@ -107,6 +107,7 @@ def test_pictures_show_what_they_say(type_in, drawn, monkeypatch):
     G.load_state_dict(load("runs/gan_mlp", "g.pt")["state_dict"])
     np.testing.assert_allclose(fake, (G(z[:8])[:, 0].detach() + 1) * 127.5, atol=0.6)
 
+    # losses and their moving mean; of 7 * 25 steps the window is 4
     lines = [axes.lines[n : n + 2] for axes in seen["losses.png"].axes for n in (0, 2)]
     assert [mean.get_label() for _, mean in lines] == ["loss_D", "loss_G", "D(x)", "D(G(z))"]
     for values, (raw, mean) in zip(columns("runs/gan_mlp")[:, 2:].T, lines):
