@@ -137,11 +137,11 @@ ARCHS = {
 # Our settings (docs/quality.md says why), then those of the report's source, the public code on
 # which it was written: --report takes them. Of upsample that is PyTorch-GAN's dcgan.py, of
 # transpose an exercise; docs/report-a.md, -d.md and -e.md say more.
-# lr_falls_after: after that epoch the rate is lr * that epoch / epoch; inf: it never falls
-# r1_grows_after: after that epoch the weight of the penalty is r1 * epoch / that epoch
-# ema: memory of the average by which samples are drawn; 0: they are drawn by G itself
+# lr_falls_after: from that epoch on, the rate is lr * lr_falls_after / epoch; inf: constant
+# r1_grows_after: from that epoch on, the penalty's weight is r1 * epoch / r1_grows_after
+# ema: weight of the past in G's moving average, which draws the samples; 0: a copy of G
 # new_z: G learns from new noise, not from the images that D has just seen
-# bf16: None means where it is faster. init: init_weights, or PyTorch's own first weights
+# bf16: None means where it is faster. init: "dcgan" is init_weights, "torch" PyTorch's own
 # fmt: off
 COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "beta1",
            "r1", "r1_grows_after", "ema", "new_z", "bf16", "init")
@@ -156,7 +156,7 @@ SETTINGS = {
 
 # ---- training
 
-# What train_step returns, for losses.csv and losses.png. loss_D comes without the penalty.
+# What train_step returns, in this order, for losses.csv and losses.png. loss_D: no penalty.
 CURVES = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
 EPS = 1e-12  # keeps a logarithm from being infinite
 
@@ -226,7 +226,7 @@ def read_options():
 
 def main():
     args, checkpoint = read_options()
-    device = common.prepare_device(args.device, args.r1, max_pool=args.arch == "transpose")
+    device = common.prepare_device(args.device, penalty=args.r1, max_pool=args.arch == "transpose")
     if args.bf16 is None:
         args.bf16 = common.bf16_is_faster(device)
     images, args.dataset = common.load_images(args, args.batch_size, device)
@@ -241,7 +241,7 @@ def main():
     G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))  # a faster layout
     adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, 0.999), fused=True)
     opt_G, opt_D = adam(G.parameters()), adam(D.parameters())
-    # Samples are drawn by a moving average of G: they are steadier than its own.
+    # A moving average of G draws the samples: they change less from epoch to epoch than G's own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
     print(G, D, sep="\n")
@@ -278,7 +278,7 @@ def main():
                 real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
                 log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, r1, args.new_z))
-                # The newest weights' share falls from 1, to forget the untrained G, to 1 - ema.
+                # The weight falls from 1, so that the untrained G is forgotten, to 1 - ema.
                 update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 
             means, last = log.end_epoch(epoch, G, D)

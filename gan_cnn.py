@@ -185,9 +185,9 @@ ARCHS = {
 # Our settings (docs/quality.md says why), then those of the report's source, the public code on
 # which it was written: --report takes them. Of conv7 that is a homework, of tiny a notebook; those
 # of conv4 are a guess. docs/report-a.md, -b.md and -c.md say more.
-# lr_falls_after: after that epoch the rate is lr * that epoch / epoch; inf: it never falls
-# r1_grows_after: after that epoch the weight of the penalty is r1 * epoch / that epoch
-# ema: memory of the average by which samples are drawn; 0: they are drawn by G itself
+# lr_falls_after: from that epoch on, the rate is lr * lr_falls_after / epoch; inf: constant
+# r1_grows_after: from that epoch on, the penalty's weight is r1 * epoch / r1_grows_after
+# ema: weight of the past in G's moving average, which draws the samples; 0: a copy of G
 # new_z: G learns from new noise, not from the images that D has just seen
 # bf16: None means where it is faster; with depthwise convolutions it never is
 # fmt: off
@@ -208,7 +208,7 @@ SETTINGS = {
 
 # ---- training
 
-# What train_step returns, for losses.csv and losses.png. loss_D comes without the penalty.
+# What train_step returns, in this order, for losses.csv and losses.png. loss_D: no penalty.
 CURVES = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
 EPS = 1e-12  # keeps a logarithm from being infinite
 
@@ -279,7 +279,7 @@ def read_options():
 
 def main():
     args, checkpoint = read_options()
-    device = common.prepare_device(args.device, args.r1)
+    device = common.prepare_device(args.device, penalty=args.r1)
     if args.bf16 is None:
         args.bf16 = common.bf16_is_faster(device)
     images, args.dataset = common.load_images(args, args.batch_size, device)
@@ -293,7 +293,7 @@ def main():
     sgd = partial(torch.optim.SGD, lr=args.lr, fused=True)
     optimizer = sgd if args.optimizer == "sgd" else adam
     opt_G, opt_D = optimizer(G.parameters()), optimizer(D.parameters())
-    # Samples are drawn by a moving average of G: they are steadier than its own.
+    # A moving average of G draws the samples: they change less from epoch to epoch than G's own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
     print(G, D, sep="\n")
@@ -331,7 +331,7 @@ def main():
                 real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
                 log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, r1, args.new_z))
-                # The newest weights' share falls from 1, to forget the untrained G, to 1 - ema.
+                # The weight falls from 1, so that the untrained G is forgotten, to 1 - ema.
                 update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 
             means, last = log.end_epoch(epoch, G, D)

@@ -73,8 +73,8 @@ ARCHS = {"transpose": (Generator, Discriminator)}
 # Our settings (docs/quality.md says why), then those of the source, which --report takes: the
 # exercise of report E (docs/report-e.md), with --gp the paper. The exercise's 30 epochs have five
 # times as many steps of G as ours, hence 150. The paper's epochs are those of larger images.
-# lr_falls_after: after that epoch the rate is lr * that epoch / epoch; inf: it never falls
-# ema: memory of the average by which samples are drawn; 0: they are drawn by G itself
+# lr_falls_after: from that epoch on, the rate is lr * lr_falls_after / epoch; inf: constant
+# ema: weight of the past in G's moving average, which draws the samples; 0: a copy of G
 # new_z: G learns from new noise, not from the images that D has just seen
 # bf16: None means where it is faster
 # fmt: off
@@ -176,7 +176,7 @@ def read_options():
 def main():
     args, checkpoint = read_options()
     per_step = args.n_critic * args.batch_size
-    device = common.prepare_device(args.device, args.gp, max_pool=True)
+    device = common.prepare_device(args.device, penalty=args.gp, max_pool=True)
     if args.bf16 is None:
         args.bf16 = common.bf16_is_faster(device)
     images, args.dataset = common.load_images(args, per_step, device)
@@ -190,7 +190,7 @@ def main():
     adam = partial(torch.optim.Adam, lr=args.lr, betas=(0.0, 0.9), fused=True)
     optimizer = adam if args.gp else rmsprop
     opt_G, opt_D = optimizer(G.parameters()), optimizer(D.parameters())
-    # Samples are drawn by a moving average of G: they are steadier than its own.
+    # A moving average of G draws the samples: they change less from epoch to epoch than G's own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
     fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
     print(G, D, sep="\n")
@@ -229,7 +229,7 @@ def main():
                 reals, zs = real.chunk(args.n_critic), z.chunk(args.n_critic)
                 how = args.bf16, args.clip, args.gp, args.new_z
                 log(train_step(*networks, opt_G, opt_D, reals, zs, *how))
-                # The newest weights' share falls from 1, to forget the untrained G, to 1 - ema.
+                # The weight falls from 1, so that the untrained G is forgotten, to 1 - ema.
                 update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 
             log.end_epoch(epoch, G, D)
