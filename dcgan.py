@@ -96,7 +96,7 @@ def init_weights(layer):
 
 
 class TransposeGenerator(nn.Module):
-    """Report E, but with a Tanh: it has a Sigmoid and images in [0, 1], ours are in [-1, 1]."""
+    """Report E, with a Tanh for its Sigmoid: its images are in [0, 1], ours in [-1, 1]."""
 
     def __init__(self, z_dim=100):
         super().__init__()

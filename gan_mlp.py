@@ -2,7 +2,7 @@
 
 python gan_mlp.py                       # the network of reports A, B and C
 python gan_mlp.py --arch deep           # report D: wider and wider, with BatchNorm
-python gan_mlp.py --arch hidden         # report E: one hidden layer more
+python gan_mlp.py --arch hidden         # report E: two hidden layers of 256
 python gan_mlp.py --report              # the settings of the report's source, not ours
 python gan_mlp.py --resume --epochs 40  # go on with the newest run
 """
@@ -103,7 +103,7 @@ class DeepDiscriminator(nn.Module):
 
 
 class HiddenGenerator(nn.Module):
-    """Report E: two hidden layers of h."""
+    """Report E."""
 
     def __init__(self, z_dim=100, h=256):
         super().__init__()
