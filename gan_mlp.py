@@ -168,7 +168,7 @@ SETTINGS = {
 
 # ---- training
 
-# What train_step returns, in this order, for losses.csv and losses.png. loss_D: no penalty.
+# What train_step returns, in this order, for losses.csv. loss_D comes without the penalty.
 CURVES = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
 EPS = 1e-12  # keeps a logarithm from being infinite
 
