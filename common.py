@@ -30,7 +30,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 DATASETS = {"fashion-mnist": "FashionMNIST", "mnist": "MNIST", "kmnist": "KMNIST"}
 SIDE = 28  # of an image, in pixels
 # Options that may change with --resume: they change nothing in what an epoch computes.
-MAY_CHANGE = {"epochs", "device", "data_dir", "sample_every", "tensorboard"}
+MAY_CHANGE = {"epochs", "device", "graph", "data_dir", "sample_every", "tensorboard"}
 # Under torchrun this is process RANK of WORLD: each takes a share of the work, the first writes.
 RANK, WORLD = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
@@ -86,7 +86,9 @@ def make_parser(doc, columns, settings):
     add("--lr", type=number(float, 1e-12, 1e30), help="learning rate at first (see below)")
     add("--ema", type=share, help="memory of G's average; 0: none (see below)")
     add("--z-dim", type=number(int, 1, 10_000), default=100, help="entries of z (%(default)s)")
-    add("--bf16", action=argparse.BooleanOptionalAction, help="use bfloat16 (where it is faster)")
+    boolean = argparse.BooleanOptionalAction
+    add("--bf16", action=boolean, help="use bfloat16 (where it is faster)")
+    add("--graph", action=boolean, default=True, help="on CUDA, record steps and replay them (yes)")
     add("--dataset", choices=[*DATASETS, "sample"], help="the images (fashion-mnist)")
     add("--data-dir", type=os.path.abspath, help="the folder that has them (data)")
     add("--out", help="a folder for the results (a new one in runs)")
@@ -165,13 +167,14 @@ def prepare_device(name, penalty=0.0, max_pool=False):
     if device.type == "cuda":
         torch.cuda.set_device(device)
         torch.set_float32_matmul_precision("high")  # TF32 for matrices: fast, and exact enough
+        torch.backends.cudnn.deterministic = True  # the same numbers every time, a bit slower
     elif device.type == "cpu":
         keep_freed_memory()
     return device
 
 
 def bf16_is_faster(device):
-    """On a CPU that has instructions for it: docs/speed.md. On a GPU it was never tried."""
+    """On a CPU that has instructions for it: docs/speed.md. On a GPU few networks gain by it."""
     return device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
 
 
@@ -181,6 +184,53 @@ def keep_freed_memory():
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(-4, 0)  # M_MMAP_MAX
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+
+
+class Recorded:
+    """A train_step that is recorded as a CUDA graph, and then replayed.
+
+    A step is hundreds of small computations. A GPU does one in less time than Python needs to start
+    the next; a graph starts all of them at once. All that is recorded stays as it is, the learning
+    rate too, but for what is in the tensors real and z. So each epoch has a recording of its own.
+    """
+
+    def __init__(self, step):
+        self.step, self.graph, self.is_first = step, None, True
+
+    def __call__(self, G, D, opt_G, opt_D, real, z, *settings):
+        if self.is_first:  # not recorded: the first step of all makes Adam's moments, for instance
+            self.is_first = False
+            return self.step(G, D, opt_G, opt_D, real, z, *settings)
+        if self.graph is None:
+            self.real, self.z = real.clone(), z.clone()
+            self.record(G, D, opt_G, opt_D, settings)
+        self.real.copy_(real)
+        self.z.copy_(z)
+        self.graph.replay()
+        return self.losses.clone()  # the next replay writes into the same place
+
+    def record(self, G, D, opt_G, opt_D, settings):
+        for state in [*opt_G.state.values(), *opt_D.state.values()]:
+            if "step" in state:  # RMSprop counts its steps on the CPU
+                state["step"] = state["step"].to(self.z.device)
+        groups = opt_G.param_groups + opt_D.param_groups
+        groups = [group for group in groups if "capturable" in group]  # not SGD's
+        for group in groups:
+            group["capturable"] = True
+        self.graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(self.graph):
+                self.losses = self.step(G, D, opt_G, opt_D, self.real, self.z, *settings)
+        except RuntimeError as error:
+            error.add_note("A step that reads or prints a number cannot be recorded: --no-graph")
+            raise
+        for group in groups:  # no longer, so that a checkpoint can go on anywhere
+            group["capturable"] = False
+
+
+def recorded(step, args, device):
+    """The step itself where it cannot be recorded: not on CUDA, or under torchrun."""
+    return Recorded(step) if args.graph and device.type == "cuda" and WORLD == 1 else step
 
 
 # ---- data

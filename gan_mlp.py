@@ -241,8 +241,7 @@ def read_options():
 def main():
     args, checkpoint = read_options()
     device = common.prepare_device(args.device, penalty=args.r1)
-    if args.bf16 is None:
-        args.bf16 = common.bf16_is_faster(device)
+    args.bf16 = common.bf16_is_faster(device) if args.bf16 is None else args.bf16
     images, args.dataset = common.load_images(args, args.batch_size, device)
     steps = len(images) // args.batch_size  # in an epoch
 
@@ -287,11 +286,12 @@ def main():
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
             r1 = args.r1 * max(1, epoch / args.r1_grows_after)
+            learn = common.recorded(train_step, args, device)  # on a GPU, as a CUDA graph
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
                 # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
-                log(train_step(*networks, opt_G, opt_D, real, z, args.bf16, r1, args.new_z))
+                log(learn(*networks, opt_G, opt_D, real, z, args.bf16, r1, args.new_z))
                 # The weight falls from 1, so that the untrained G is forgotten, to 1 - ema.
                 update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 

@@ -233,7 +233,9 @@ def train(tmp_path, monkeypatch):
 
 
 @each_way
-def test_what_reaches_the_training_step(train, way):
+def test_what_reaches_the_training_step(train, way, monkeypatch):
+    begun = []  # a recording for each epoch, because it keeps the rate and the penalty's weight
+    monkeypatch.setattr(common, "recorded", lambda step, *_: begun.append(step) or step)
     steps, orders, scaled = train(way)[0], {}, IMAGES / 127.5 - 1
     betas = {"gan_mlp": (0.3, 0.9), "wgan --gp 3": (0.0, 0.9)}.get(way, (0.3, 0.999))
     right = optim.Adam([torch.ones(1)], betas=betas, fused=True)
@@ -253,7 +255,7 @@ def test_what_reaches_the_training_step(train, way):
     for opt, network in ((step.opt_G, step.G), (step.opt_D, step.D)):
         assert type(opt) is type(right) and opt.defaults == right.defaults | {"lr": 0.01}
         assert all(map(torch.equal, opt.param_groups[0]["params"], network.parameters()))
-    assert list(orders) == [70_001, 70_002, 70_003]  # a seed for each epoch
+    assert list(orders) == [70_001, 70_002, 70_003] and len(begun) == 3  # a seed for each epoch
     assert all(len(order) == len(set(order)) == 40 for order in orders.values())
     assert len({tuple(order) for order in (*orders.values(), range(40))}) == 4, "not shuffled"
     z = torch.cat([step.z.view(-1, 100) for step in steps])
@@ -348,7 +350,7 @@ def test_options(way, monkeypatch):
 def test_what_every_script_has_is_the_same(script):
     """But for lines of main() with one of these words. What is mended in one is mended in all."""
     own = r"device\(|per_step|batch_size|init|_last|G, D =|0\.9|beta|partial|optimizer|adam|title"
-    own += "|reals|r1 =|used =|names =|how =|train_step|end_epoch|means|never|loss_G|stuck"
+    own += r"|reals|r1 =|used =|names =|how =|log\(learn|end_epoch|means|never|loss_G|stuck"
     for name in ["main", "update_average"] + ["train_step", "slope_penalty"] * (script != "wgan"):
         texts = [inspect.getsource(getattr(SCRIPTS[s], name)) for s in (script, "dcgan")]
         texts = [re.sub(rf".*({own}).*\n", "", x) if name == "main" else x for x in texts]

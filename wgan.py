@@ -177,8 +177,7 @@ def main():
     args, checkpoint = read_options()
     per_step = args.n_critic * args.batch_size
     device = common.prepare_device(args.device, penalty=args.gp, max_pool=True)
-    if args.bf16 is None:
-        args.bf16 = common.bf16_is_faster(device)
+    args.bf16 = common.bf16_is_faster(device) if args.bf16 is None else args.bf16
     images, args.dataset = common.load_images(args, per_step, device)
     steps = len(images) // per_step  # in an epoch
 
@@ -222,13 +221,14 @@ def main():
                 torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
+            learn = common.recorded(train_step, args, device)  # on a GPU, as a CUDA graph
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
                 # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
                 z = torch.randn(len(real), args.z_dim, device=device)
-                reals, zs = real.chunk(args.n_critic), z.chunk(args.n_critic)
+                reals, zs = (each.unflatten(0, (args.n_critic, -1)) for each in (real, z))
                 how = args.bf16, args.clip, args.gp, args.new_z
-                log(train_step(*networks, opt_G, opt_D, reals, zs, *how))
+                log(learn(*networks, opt_G, opt_D, reals, zs, *how))
                 # The weight falls from 1, so that the untrained G is forgotten, to 1 - ema.
                 update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
 
