@@ -3,12 +3,14 @@
     python benchmarks/speed.py                 # all networks: writes speed.md and speed.png
     python benchmarks/speed.py basic deep      # some of them
     python benchmarks/speed.py --against ../before  # this checkout's scripts and another's
+    python benchmarks/speed.py --device cuda   # writes speed-cuda.md
 
 usual  a DataLoader with ToTensor and Normalize for each image, NCHW, Adam as it comes, an .item()
        for each loss of each step
 own    the script as a user types it, timed from outside by when its `epoch ...` lines arrive; in
        float32, and in bfloat16 where the processor has instructions for it
-floor  the same training step, again and again on one batch that is there already
+floor  the same training step, again and again on one batch that is there already; not on CUDA,
+       where the scripts replay a recorded step
 
 Each measurement is a process of its own, so that peak memory (of the process, not of a GPU) is its
 own too, and nothing that one sets helps another. They take turns, because a machine's speed
@@ -70,6 +72,7 @@ COLUMNS = {
     "own": lambda s, MB: f"{MB['own']:.0f}",
     "bf16": lambda s, MB: f"{MB['own bf16']:.0f}",
 }
+CUDA = "usual s/epoch", "own s/epoch", "images/s", "usual : own", "bf16 s/epoch", "usual : bf16"
 AGAINST = {
     "own s/epoch": lambda s, MB: f"{s['own']:.2f}",
     "other's": lambda s, MB: f"{s['other']:.2f}",
@@ -246,13 +249,16 @@ def own(checkout, command, images, where, device, bf16=False):
     """Seconds per epoch and MB of a checkout's script.
 
     Few images and many tell an epoch's end, which any number of images has once, from its steps.
+    On CUDA, where an epoch takes seconds, many are all.
     """
     script, *options = command.split()
     line = [checkout / f"{script}.py", *options, "--bf16" if bf16 else "--no-bf16"]
     # Of 1000 epochs the first quarter draws no pictures; after three it is stopped.
     line += ["--device", device, "--batch-size", 128, "--epochs", 1000, "--data-dir"]
-    few, _ = watch([*line, where / "few"], epochs=2)
     many, memory = watch([*line, where / "many"], epochs=2)
+    if images == EPOCH:
+        return many, memory
+    few, _ = watch([*line, where / "few"], epochs=2)
     return few + (many - few) / (images - FEW) * (EPOCH - FEW), memory
 
 
@@ -279,7 +285,7 @@ def contenders(against, device):
         found[f"own{name}"] = functools.partial(own, HERE.parent, bf16=on)
         if against:
             found[f"other{name}"] = functools.partial(own, against, bf16=on)
-        else:
+        elif device == "cpu":
             found[f"floor{name}"] = functools.partial(apart, "floor", bf16=on)
     return found
 
@@ -287,6 +293,7 @@ def contenders(against, device):
 def measure(case, args):
     """The medians for every contender: seconds per epoch, and peak MB."""
     command, images = CASES[case]
+    images = images if args.device == "cpu" else EPOCH
     runs = contenders(args.against, args.device)
     results = {name: [] for name in runs}
     with tempfile.TemporaryDirectory() as folder:
@@ -312,13 +319,16 @@ def cell(column, row):
 def tabulate(args):
     """Print a row as soon as it is measured. The whole table, all networks, is kept."""
     columns, rows, lines = AGAINST if args.against else COLUMNS, {}, []
+    if columns is COLUMNS and args.device != "cpu":
+        columns = {name: COLUMNS[name] for name in CUDA}
 
     def say(line):
         lines.append(line)
         print(line, flush=True)
 
-    threads = f"{torch.get_num_threads()} threads"
-    say(f"torch {torch.__version__}, {args.device}, {threads}, batch 128, medians of {args.rounds}")
+    where = f"cpu, {torch.get_num_threads()} threads"
+    where = where if args.device == "cpu" else torch.cuda.get_device_name(args.device)
+    say(f"torch {torch.__version__}, {where}, batch 128, medians of {args.rounds}")
     say("")
     say(f"| network | {' | '.join(columns)} |")
     say("|" + "---|" * (1 + len(columns)))
@@ -327,8 +337,10 @@ def tabulate(args):
         cells = [cell(column, rows[case]) for column in columns.values()]
         say(f"| {case} | {' | '.join(cells)} |")
     if len(rows) == len(CASES) and not args.against:
-        common.write(HERE / "speed.md", ("\n".join(lines) + "\n").encode())
-        draw({case: seconds for case, (seconds, _) in rows.items()})
+        name = "speed.md" if args.device == "cpu" else "speed-cuda.md"
+        common.write(HERE / name, ("\n".join(lines) + "\n").encode())
+        if args.device == "cpu":
+            draw({case: seconds for case, (seconds, _) in rows.items()})
 
 
 def draw(rows):
