@@ -48,7 +48,7 @@ def run(main):
     except KeyboardInterrupt:
         sys.exit(130)
     except (UserError, OSError) as error:  # OSError: a full disk, a file that is not there, ...
-        message = error
+        message = str(error)  # the error itself would keep main's tensors in memory
     except (RuntimeError, MemoryError) as error:
         is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         # On a CPU, torch has no type of its own for it.
@@ -190,18 +190,22 @@ class Recorded:
     """A train_step that is recorded as a CUDA graph, and then replayed.
 
     A step is hundreds of small computations. A GPU does one in less time than Python needs to start
-    the next; a graph starts all of them at once. All that is recorded stays as it is, the learning
-    rate too, but for what is in the tensors real and z. So each epoch has a recording of its own.
+    the next; of a graph, one command starts them all. Weights change and random numbers are new in
+    every replay. The numbers that Python gave, as the learning rate, do not change: if they should,
+    the step is recorded anew.
     """
 
     def __init__(self, step):
-        self.step, self.graph, self.is_first = step, None, True
+        self.step, self.given, self.is_first = step, None, True
 
     def __call__(self, G, D, opt_G, opt_D, real, z, *settings):
         if self.is_first:  # not recorded: the first step of all makes Adam's moments, for instance
             self.is_first = False
             return self.step(G, D, opt_G, opt_D, real, z, *settings)
-        if self.graph is None:
+        groups = opt_G.param_groups + opt_D.param_groups
+        given = settings, [group["lr"] for group in groups]
+        if self.given != given:
+            self.given, self.graph = given, None  # None: an older graph goes first
             self.real, self.z = real.clone(), z.clone()
             self.record(G, D, opt_G, opt_D, settings)
         self.real.copy_(real)

@@ -272,7 +272,7 @@ def main():
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
             r1 = args.r1 * max(1, epoch / args.r1_grows_after)
-            learn = common.recorded(train_step, args, device)  # on a GPU, as a CUDA graph
+            learn = common.recorded(train_step, args, device)  # on CUDA a graph: see --no-graph
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
                 # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1

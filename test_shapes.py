@@ -234,7 +234,7 @@ def train(tmp_path, monkeypatch):
 
 @each_way
 def test_what_reaches_the_training_step(train, way, monkeypatch):
-    begun = []  # a recording for each epoch, because it keeps the rate and the penalty's weight
+    begun = []  # what may be recorded, anew in each epoch
     monkeypatch.setattr(common, "recorded", lambda step, *_: begun.append(step) or step)
     steps, orders, scaled = train(way)[0], {}, IMAGES / 127.5 - 1
     betas = {"gan_mlp": (0.3, 0.9), "wgan --gp 3": (0.0, 0.9)}.get(way, (0.3, 0.999))

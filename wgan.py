@@ -221,7 +221,7 @@ def main():
                 torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
-            learn = common.recorded(train_step, args, device)  # on a GPU, as a CUDA graph
+            learn = common.recorded(train_step, args, device)  # on CUDA a graph: see --no-graph
             for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
                 # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
                 real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1

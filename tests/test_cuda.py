@@ -43,9 +43,9 @@ def test_resumed_as_if_never_stopped_and_on_another_device(family, type_in):
 @pytest.mark.parametrize("source", [[], ["--report"]], ids=["ours", "report"])
 def test_recorded_steps_learn_what_others_do(family, source, type_in):
     line = small(family, *source, *CUDA, "3")
-    for folder, more in ("one", "--graph"), ("again", "--graph"), ("plain", "--no-graph"):
+    for folder, more in ("plain", "--no-graph"), ("again", "--no-graph"), ("graph", "--graph"):
         assert type_in(*line, "--out", folder, more).code == 0
-    the_same("one", "again", "plain")
+    the_same("plain", "again", "graph")
 
 
 @on_gpu
@@ -60,20 +60,28 @@ def test_what_is_recorded(monkeypatch):
     """With a graph that computes its step anew, of what it was recorded with."""
     opt, seen = torch.optim.RMSprop([torch.ones(1)]), []
 
-    def step(G, D, opt_G, opt_D, real, z, factor):
-        seen.append(opt.param_groups[0]["capturable"])
+    def step(G, D, opt_G, opt_D, real, z, factor, is_replayed=False):
+        seen.append((is_replayed, opt.param_groups[0]["capturable"]))
         return torch.stack([real.sum(), z.sum() * factor])
 
-    def replay(_):
-        learn.losses.copy_(step(0, 0, opt, opt, learn.real, learn.z, 3))
+    class Graph:
+        def __init__(self):
+            self.factor = factor  # Python's numbers stay as they are
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", type("Graph", (), {"replay": replay}))
+        def replay(self):
+            learn.losses.copy_(step(0, 0, opt, opt, learn.real, learn.z, self.factor, True))
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", contextlib.nullcontext)
     args, device = SimpleNamespace(graph=True), torch.device("cuda")
-    learn = common.recorded(step, args, device)
-    losses = [learn(0, 0, opt, opt, torch.full((2,), n), torch.full((2,), -n), 3) for n in range(4)]
-    assert torch.stack(losses).tolist() == [[2 * n, -6 * n] for n in range(4)]
-    assert seen == [False, True, False, False, False]  # plain, recorded, and played three times
+    learn, losses = common.recorded(step, args, device), []
+    for n, factor in enumerate((3, 3, 3, 5, 5, 5)):
+        opt.param_groups[0]["lr"] = 0.1 if n < 5 else 0.2
+        losses.append(learn(0, 0, opt, opt, torch.full((2,), n), torch.full((2,), -n), factor))
+    assert torch.stack(losses).tolist() == [[2 * n, -2 * n * (3 if n < 3 else 5)] for n in range(6)]
+    recorded, replayed = (False, True), (True, False)
+    anew = [recorded, replayed]
+    assert seen == [(False, False), *anew, replayed, *anew, replayed, *anew]
     assert common.recorded(step, args, torch.device("cpu")) is step
     assert common.recorded(step, SimpleNamespace(graph=False), device) is step
     monkeypatch.setattr(common, "WORLD", 2)
