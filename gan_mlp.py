@@ -243,7 +243,7 @@ def main():
     device = common.prepare_device(args.device, penalty=args.r1)
     args.bf16 = common.bf16_is_faster(device) if args.bf16 is None else args.bf16
     images, args.dataset = common.load_images(args, args.batch_size, device)
-    steps = len(images) // args.batch_size  # in an epoch
+    steps = len(images) // args.batch_size  # in an epoch: whole batches only
 
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]

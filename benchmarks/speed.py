@@ -327,7 +327,8 @@ def tabulate(args):
         print(line, flush=True)
 
     where = f"cpu, {torch.get_num_threads()} threads"
-    where = where if args.device == "cpu" else torch.cuda.get_device_name(args.device)
+    if args.device != "cpu":
+        where = torch.cuda.get_device_name(common.prepare_device(args.device))
     say(f"torch {torch.__version__}, {where}, batch 128, medians of {args.rounds}")
     say("")
     say(f"| network | {' | '.join(columns)} |")
