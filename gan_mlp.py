@@ -298,8 +298,8 @@ def main():
             means, last = log.end_epoch(epoch, G, D)
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
                 log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
-            if last["loss_G"] < 0.01:  # D says 1 of fakes, where a sigmoid lets no gradient pass
-                raise common.UserError(f"D is stuck at 1, epoch {epoch} unsaved: try smaller --lr")
+            if last["loss_G"] < 0.01 or last["D(x)"] < EPS:  # a sigmoid at 1 or 0 has no gradient
+                raise common.UserError(f"D is stuck, epoch {epoch} unsaved: try a smaller --lr")
             if epoch in quarters or (args.sample_every and epoch % args.sample_every == 0):
                 log.draw(epoch, average(fixed_z), images, quarters)
             about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}

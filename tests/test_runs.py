@@ -152,12 +152,13 @@ def test_losses_and_what_is_said_of_them(script, type_in, watch):
 @pytest.mark.parametrize("script", ["gan_mlp", "gan_cnn", "dcgan"])
 def test_a_discriminator_that_is_stuck_or_never_wrong(script, type_in, watch):
     """Stuck is one whose last step of an epoch says so: before it all may have been well."""
-    watch(script, lambda step: [13.0, 0.009 if step in (7, 12) else 3.0, 0.5, 0.5])
-    result = type_in(*small([script], "--epochs", "3"))
-    assert result.code == 2 and "D is stuck at 1, epoch 2 unsaved" in result.err
-    assert load(f"runs/{script}")["epoch"] == 1 and len(read(f"runs/{script}")) == 12
-    watch(script, lambda step: [13.0, 0.009 if step % 6 else 0.011, 0.5, 0.5])
-    assert type_in(script, "--resume", "--epochs", "2").code == 0
+    for stuck, free in (([0.009, 0.5], [0.011, 0.5]), ([27.6, 1e-13], [27.6, 1e-11])):
+        watch(script, lambda step: [13.0, *(stuck if step in (7, 12) else free), 0.5])  # noqa: B023
+        result = type_in(*small([script], "--epochs", "3", "--out", f"stuck-{stuck[1]}"))
+        assert result.code == 2 and "D is stuck, epoch 2 unsaved" in result.err
+        assert load(f"stuck-{stuck[1]}")["epoch"] == 1 and len(read(f"stuck-{stuck[1]}")) == 12
+        watch(script, lambda step: [13.0, *(stuck if step % 6 else free), 0.5])  # noqa: B023
+        assert type_in(script, "--resume", f"stuck-{stuck[1]}", "--epochs", "2").code == 0
 
     said = "D is never wrong, so G learns nothing any more"
     for verdicts, told in (([0.995, 0.005], 1), ([0.985, 0.005], 0), ([0.995, 0.015], 0)):
