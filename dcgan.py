@@ -1,15 +1,19 @@
-"""DCGANs on Fashion-MNIST: a generator and a discriminator of convolutions (Radford et al., 2015).
+"""DCGANs on Fashion-MNIST: a generator and a discriminator of convolutions.
+
+Radford et al., 2015, "Unsupervised Representation Learning with Deep Convolutional
+Generative Adversarial Networks".
 
 python dcgan.py                            # report E: transposed convolutions
-python dcgan.py --arch upsample            # reports A and D: upsampling, then convolutions
-python dcgan.py --report                   # the settings of the report's source, not ours
+python dcgan.py --arch upsample            # reports A and D: upsampling and convolutions
+python dcgan.py --report                   # the settings of the report's source
 python dcgan.py --epochs 200 --device cuda
 torchrun --nproc-per-node 2 dcgan.py       # two processes share every batch
 python dcgan.py --resume --epochs 400      # go on with the newest run
 """
 
+import argparse
 import copy
-from functools import partial
+import time
 from math import inf
 from pathlib import Path
 
@@ -19,24 +23,29 @@ from torch.nn.parallel import DistributedDataParallel
 
 import common
 
-SCRIPT = Path(__file__).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
+SCRIPT = Path(
+    __file__
+).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
 # D maps images to the probability [N] that each of them is real.
 
 
-class Tanh(nn.Tanh):
-    """Computes in float32 even if the layers compute in bfloat16, which has no number between 0.996
-    and 1: there, a tanh or a sigmoid would soon be exactly 1 and let no gradient pass."""
+class Float32Tanh(nn.Tanh):
+    """A Tanh that computes in float32, also where the layers before it use bfloat16.
+
+    bfloat16 has no number between 0.996 and 1. In it, a Tanh or a Sigmoid would soon be
+    exactly 1, and let no gradient pass.
+    """
 
     def forward(self, x):
-        return super().forward(x.float())
+        return torch.tanh(x.float())
 
 
-class Sigmoid(nn.Sigmoid):
+class Float32Sigmoid(nn.Sigmoid):
     def forward(self, x):
-        return super().forward(x.float())
+        return torch.sigmoid(x.float())
 
 
 class UpsampleGenerator(nn.Module):
@@ -49,18 +58,19 @@ class UpsampleGenerator(nn.Module):
             nn.BatchNorm2d(128),
             nn.Upsample(scale_factor=2),
             nn.Conv2d(128, 128, 3, 1, 1),
-            nn.BatchNorm2d(128, eps=0.8),  # as in the source, which may have meant momentum
+            nn.BatchNorm2d(128, eps=0.8),  # the source's; it may have meant momentum
             nn.LeakyReLU(0.2),
             nn.Upsample(scale_factor=2),
             nn.Conv2d(128, 64, 3, 1, 1),
             nn.BatchNorm2d(64, eps=0.8),
             nn.LeakyReLU(0.2),
             nn.Conv2d(64, 1, 3, 1, 1),
-            Tanh(),
+            Float32Tanh(),
         )
 
     def forward(self, z):
-        return self.conv_blocks(self.l1(z).view(-1, 128, 7, 7))
+        x = self.l1(z).view(-1, 128, 7, 7)
+        return self.conv_blocks(x)
 
 
 class UpsampleDiscriminator(nn.Module):
@@ -70,7 +80,11 @@ class UpsampleDiscriminator(nn.Module):
         super().__init__()
 
         def block(inputs, outputs):
-            return [nn.Conv2d(inputs, outputs, 3, 2, 1), nn.LeakyReLU(0.2), nn.Dropout2d(0.25)]
+            return [
+                nn.Conv2d(inputs, outputs, 3, 2, 1),
+                nn.LeakyReLU(0.2),
+                nn.Dropout2d(0.25),
+            ]
 
         self.model = nn.Sequential(
             *block(1, 16),
@@ -81,18 +95,11 @@ class UpsampleDiscriminator(nn.Module):
             *block(64, 128),
             nn.BatchNorm2d(128, eps=0.8),
         )
-        self.adv_layer = nn.Sequential(nn.Linear(128 * 2 * 2, 1), Sigmoid())
+        self.adv_layer = nn.Sequential(nn.Linear(128 * 2 * 2, 1), Float32Sigmoid())
 
     def forward(self, x):
-        return self.adv_layer(self.model(x).flatten(1)).squeeze(1)
-
-
-def init_weights(layer):
-    """The DCGAN paper's first weights: deviation 0.02 around 0, BatchNorm's scales around 1."""
-    if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
-        nn.init.normal_(layer.weight, 0.0, 0.02)
-    elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        nn.init.normal_(layer.weight, 1.0, 0.02)
+        x = self.model(x).flatten(1)
+        return self.adv_layer(x).squeeze(1)
 
 
 class TransposeGenerator(nn.Module):
@@ -107,11 +114,13 @@ class TransposeGenerator(nn.Module):
         self.conv1 = nn.Sequential(
             nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()
         )
-        self.conv2 = nn.Sequential(nn.ConvTranspose2d(64, 1, 4, 2, 1), Tanh())
+        self.conv2 = nn.Sequential(nn.ConvTranspose2d(64, 1, 4, 2, 1), Float32Tanh())
 
     def forward(self, z):
-        x = self.br2(self.fc2(self.br1(self.fc1(z))))
-        return self.conv2(self.conv1(x.view(-1, 128, 7, 7)))
+        x = self.br1(self.fc1(z))
+        x = self.br2(self.fc2(x))
+        x = self.conv1(x.view(-1, 128, 7, 7))
+        return self.conv2(x)
 
 
 class TransposeDiscriminator(nn.Module):
@@ -122,11 +131,21 @@ class TransposeDiscriminator(nn.Module):
         self.conv2 = nn.Sequential(nn.Conv2d(32, 64, 5, 1, 0), nn.LeakyReLU(0.1))
         self.pl2 = nn.MaxPool2d(2, 2)
         self.fc1 = nn.Sequential(nn.Linear(64 * 4 * 4, 1024), nn.LeakyReLU(0.1))
-        self.fc2 = nn.Sequential(nn.Linear(1024, 1), Sigmoid())
+        self.fc2 = nn.Sequential(nn.Linear(1024, 1), Float32Sigmoid())
 
     def forward(self, x):
-        x = self.pl2(self.conv2(self.pl1(self.conv1(x))))
-        return self.fc2(self.fc1(x.flatten(1))).squeeze(1)
+        x = self.pl1(self.conv1(x))
+        x = self.pl2(self.conv2(x))
+        x = self.fc1(x.flatten(1))
+        return self.fc2(x).squeeze(1)
+
+
+def init_weights(layer):
+    """The DCGAN paper's first weights: N(0, 0.02), and N(1, 0.02) for BatchNorm."""
+    if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.normal_(layer.weight, mean=0.0, std=0.02)
+    elif isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        nn.init.normal_(layer.weight, mean=1.0, std=0.02)
 
 
 ARCHS = {
@@ -134,54 +153,75 @@ ARCHS = {
     "transpose": (TransposeGenerator, TransposeDiscriminator),
 }
 
-# Our settings (docs/quality.md says why), then those of the report's source, the public code on
-# which it was written: --report takes them. Of upsample that is PyTorch-GAN's dcgan.py, of
-# transpose an exercise; docs/report-a.md, -d.md and -e.md say more.
-# lr_falls_after: from that epoch on, the rate is lr * lr_falls_after / epoch; inf: constant
-# r1_grows_after: from that epoch on, the penalty's weight is r1 * epoch / r1_grows_after
-# ema: weight of the past in G's moving average, which draws the samples; 0: a copy of G
-# new_z: G learns from new noise, not from the images that D has just seen
-# bf16: None means where it is faster. init: "dcgan" is init_weights, "torch" PyTorch's own
-# fmt: off
-COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "beta1",
-           "r1", "r1_grows_after", "ema", "new_z", "bf16", "init")
-SETTINGS = {
-    #           epochs batch  lr  falls beta1  r1 grows  ema   new_z  bf16    init
-    "upsample":  (( 20,  64, 2e-3, inf, 0.5,  0.1, inf, 0.995, False, None,  "torch"),  # ours
-                  (200,  64, 2e-4, inf, 0.5,  0.0, inf, 0.0,   True,  False, "dcgan")),  # --report
-    "transpose": (( 20,  64, 2e-3,   5, 0.5,  1.0,  20, 0.995, False, None,  "dcgan"),
-                  ( 30, 128, 2e-4, inf, 0.9,  0.0, inf, 0.0,   True,  False, "torch")),
+# ---- settings
+
+PLAIN = {  # a DCGAN as the public code has it on which the reports were written
+    "epochs": 20,
+    "batch_size": 64,
+    "lr": 2e-4,  # Adam's learning rate, the same for G and D
+    "lr_falls_after": inf,  # from that epoch on, the rate is lr * lr_falls_after / epoch
+    "beta1": 0.5,  # Adam's momentum
+    "r1": 0.0,  # weight of the penalty on D's slope
+    "r1_grows_after": inf,  # from that epoch on, it is r1 * epoch / r1_grows_after
+    "ema": 0.0,  # how much of the average of G is kept at each step; 0: it is G
+    "new_z": True,  # does G learn from new noise, or from the images D has just seen?
+    "bf16": False,  # do the networks compute in bfloat16?
+    "init": "torch",  # first weights: PyTorch's own, or "dcgan": init_weights
 }
-# fmt: on
+# Ours learn faster and better: docs/quality.md says what each change bought.
+OURS = PLAIN | {"lr": 2e-3, "r1": 0.1, "ema": 0.995, "new_z": False}
+# For each network ours, then those of its report's source, which --report takes.
+# Sources: upsample is PyTorch-GAN's dcgan.py; transpose is a course exercise.
+# "auto" is bfloat16 where it was measured to be faster, and no worse: see main().
+SETTINGS = {
+    "upsample": (
+        OURS | {"bf16": "auto"},
+        PLAIN | {"epochs": 200, "init": "dcgan"},
+    ),
+    "transpose": (
+        OURS
+        | {"lr_falls_after": 5, "r1": 1.0, "r1_grows_after": 20}
+        | {"bf16": "auto", "init": "dcgan"},
+        PLAIN | {"epochs": 30, "batch_size": 128, "beta1": 0.9},
+    ),
+}
 
 # ---- training
 
-# What train_step returns, in this order, for losses.csv. loss_D comes without the penalty.
-CURVES = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
+# What train_step returns, in this order: the columns of losses.csv, the lines of
+# losses.png, a panel for each row. loss_D comes without the penalty.
+CURVES = {
+    "loss": ("loss_D", "loss_G"),
+    "output of D": ("D(x)", "D(G(z))"),
+}
+LOSSES = [name for names in CURVES.values() for name in names]
 EPS = 1e-12  # keeps a logarithm from being infinite
 
 
 def slope_penalty(D, real):
     """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
 
-    Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
+    Without it, a D that is too good for G becomes steeper and steeper, until G learns
+    nothing.
     """
     real = real.detach().requires_grad_()
-    # logit() undoes the Sigmoid. clamp keeps it finite; outside these bounds the slope is 0.
+    # logit() undoes the Sigmoid. clamp keeps it finite; outside its bounds the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
-    return slope.square().flatten(1).sum(1).mean() / 2
+    squared_lengths = slope.square().flatten(1).sum(dim=1)  # one for each image
+    return squared_lengths.mean() / 2
 
 
 def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     """One step of D and one of G, on real images and as many generated ones."""
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
-    # D learns to say 1 for real and 0 for generated images: it maximises log D(x) +
-    # log(1 - D(G(z))). The loss is the negative, as BCELoss. detach: G learns nothing here.
+    # D learns to say 1 of real and 0 of generated images: it maximises
+    # log D(x) + log(1 - D(G(z))). The loss is the negative, as in BCELoss.
     with autocast:
         fake = G(z)
-        D_real, D_fake = D(real), D(fake.detach())
+        D_real = D(real)
+        D_fake = D(fake.detach())  # detach: in this half G learns nothing
         penalty = slope_penalty(D, real[:16]) if r1 else 0  # a few images are enough
     loss_D = -(torch.log(D_real + EPS) + torch.log(1 - D_fake + EPS)).mean()
     opt_D.zero_grad()
@@ -192,7 +232,10 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     # D must not learn from this: while it is frozen, its gradients are not even computed.
     D.requires_grad_(False)
     with autocast:
-        verdict = D(G(torch.randn_like(z)) if new_z else fake)
+        if new_z:
+            fake = G(torch.randn_like(z))
+        # Otherwise fake still serves: D's step changed D, and nothing that made fake.
+        verdict = D(fake)
     loss_G = -torch.log(verdict + EPS).mean()
     opt_G.zero_grad()
     loss_G.backward()
@@ -202,98 +245,212 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     return torch.stack([loss_D, loss_G, D_real.mean(), D_fake.mean()]).detach()
 
 
-def update_average(average, G, weight):
-    """Move the average of G's weights and BatchNorm statistics towards those of G."""
+def update_average(average, G, ema, step):
+    """Move the average of G's weights and BatchNorm statistics towards those of G.
+
+    The newest weighs 1 at the first step, so that the untrained G is forgotten; then less
+    and less, down to 1 - ema.
+    """
+    weight = max(1 - ema, 10 / (step + 9))
     for mean, newest in zip(average.state_dict().values(), G.state_dict().values()):
         if mean.is_floating_point():  # not BatchNorm's count of batches
-            mean.lerp_(newest, weight)
+            mean.lerp_(newest, weight)  # mean + weight * (newest - mean)
+
+
+def batches(images, args, epoch):
+    """The real images of an epoch, in an order of its own, from bytes to [-1, 1]."""
+    # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
+    seed = 10_000 * args.seed + epoch
+    torch.manual_seed(seed)
+    order = torch.randperm(len(images)).to(images.device)
+    if common.RANK > 0:  # all processes share the order; their noise and dropout differ
+        torch.manual_seed(seed + 1_000_000 * common.RANK)
+    steps = len(images) // args.batch_size  # whole batches only
+    for batch in order.split(args.batch_size)[:steps]:
+        share = batch[
+            common.RANK :: common.WORLD
+        ]  # of this process: all, if it is alone
+        yield images.index_select(0, share) / 127.5 - 1
+
+
+def check_networks(average, D, z, images):
+    """Before hours of training: do the networks fit the images and each other?"""
+    fake = average(z)
+    if fake.shape[1:] != images.shape[1:]:
+        made, wanted = list(fake.shape[1:]), list(images.shape[1:])
+        raise common.UserError(f"G makes images of {made}, the real ones are {wanted}")
+    D.eval()
+    with torch.no_grad():
+        verdict = D(1000 * fake)  # far from any image: a D without a Sigmoid shows
+    D.train()
+    if verdict.shape != (len(z),):
+        raise common.UserError(
+            f"D gives {list(verdict.shape)} for {len(z)} images: one number for each, [N]"
+        )
+    if verdict.min() < 0 or verdict.max() > 1:
+        raise common.UserError("D gives no probabilities: end it with Float32Sigmoid()")
+
+
+def check_training(losses, G, D, epoch):
+    """Stop a broken training before it replaces a good checkpoint."""
+    numbers = [losses, *G.state_dict().values(), *D.state_dict().values()]
+    if not all(tensor.isfinite().all() for tensor in numbers):
+        raise common.UserError(
+            f"epoch {epoch} ended in infinite numbers, unsaved: try a smaller --lr"
+        )
+    last = dict(zip(LOSSES, losses[-1].tolist()))
+    if last["loss_G"] < 0.01 or last["D(x)"] < EPS:
+        # D says 1, or 0, of every image. There a Sigmoid has no gradient left.
+        raise common.UserError(f"D is stuck, epoch {epoch} unsaved: try a smaller --lr")
 
 
 def read_options():
-    """What was typed or, with --resume, saved; the rest is the network's row of SETTINGS."""
-    parser = common.make_parser(__doc__, COLUMNS, SETTINGS)
-    add, number = parser.add_argument, common.number
-    add("--arch", choices=ARCHS, default="transpose", help="the network (%(default)s)")
-    add("--beta1", type=number(float, 0, 0.999), help="of Adam (see below)")
-    add("--r1", type=number(float, 0), help="weight of the penalty on D's slope (see below)")
-    args, checkpoint = common.parse_args(parser, SCRIPT)
-    ours, source = SETTINGS[args.arch]
-    for name, value in zip(COLUMNS, source if args.report else ours):
-        if getattr(args, name, None) is None:  # not typed, or a setting without an option
-            setattr(args, name, value)
-    return args, checkpoint
+    """The network's settings; over them what was saved, with --resume, or typed."""
+    parser = common.make_parser(__doc__, SETTINGS)
+    parser.add_argument("--arch", choices=ARCHS, help="the network (transpose)")
+    parser.add_argument(
+        "--beta1", type=common.number(float, 0, 0.999), help="of Adam (see below)"
+    )
+    parser.add_argument(
+        "--r1",
+        type=common.number(float, 0),
+        help="weight of the penalty on D's slope (see below)",
+    )
+    typed, checkpoint = common.parse_args(parser, SCRIPT)
+    saved = checkpoint["args"] if checkpoint else {}
+    options = common.DEFAULTS | {"arch": "transpose"} | saved | typed
+    ours, source = SETTINGS.get(options["arch"], (OURS, PLAIN))
+    settings = source if options["report"] else ours
+    return argparse.Namespace(**(settings | options)), checkpoint
 
 
 def main():
     args, checkpoint = read_options()
-    device = common.prepare_device(args.device, penalty=args.r1, max_pool=args.arch == "transpose")
-    args.bf16 = common.bf16_is_faster(device) if args.bf16 is None else args.bf16
+    device = common.prepare_device(args.device)
+    if args.bf16 == "auto":  # on a CPU that has instructions for it; few gain on a GPU
+        has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
+        args.bf16 = device.type == "cpu" and has_bf16
     images, args.dataset = common.load_images(args, args.batch_size, device)
-    steps = len(images) // args.batch_size  # in an epoch: whole batches only
+    steps = len(images) // args.batch_size  # in an epoch
 
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
-    G, D = make_G(args.z_dim), make_D()
+    G = make_G(args.z_dim)
+    D = make_D()
     if args.init == "dcgan":
         G.apply(init_weights)
         D.apply(init_weights)
-    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))  # a faster layout
-    adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, 0.999), fused=True)
-    opt_G, opt_D = adam(G.parameters()), adam(D.parameters())
-    # A moving average of G draws the samples: they change less from epoch to epoch than G's own.
+    # channels_last is a faster layout for convolutions. A network that takes images apart
+    # by x.view(...) must then say x.reshape(...) or x.flatten(1).
+    G = G.to(device, memory_format=torch.channels_last)
+    D = D.to(device, memory_format=torch.channels_last)
+    opt_G = torch.optim.Adam(
+        G.parameters(), lr=args.lr, betas=(args.beta1, 0.999), fused=True
+    )
+    opt_D = torch.optim.Adam(
+        D.parameters(), lr=args.lr, betas=(args.beta1, 0.999), fused=True
+    )
+    # An average of G draws the samples: it changes less from epoch to epoch than G.
     average = copy.deepcopy(G).eval().requires_grad_(False)
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
-    print(G, D, sep="\n")
-    used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name != "bf16")
-    print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples
+    check_networks(average, D, fixed_z, images)
+    print(G)
+    print(D)
+    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name != "bf16"]
+    precision = "bfloat16" if args.bf16 else "float32"
+    print(f"{device}, {precision}; {', '.join(used)}")
+
     folder = common.run_folder(args, checkpoint, SCRIPT)
-    parts, done = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}, 0
+    done = 0  # epochs
     if checkpoint:
         with common.refuse_misfit(folder):
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[name])
-        done, checkpoint = checkpoint["epoch"], None  # None frees its memory
-    networks = G, D
-    if common.WORLD > 1:  # under torchrun: several processes, each with a share of every batch
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        networks = [DistributedDataParallel(net, broadcast_buffers=False) for net in networks]
+            G.load_state_dict(checkpoint["G"])
+            D.load_state_dict(checkpoint["D"])
+            average.load_state_dict(checkpoint["average"])
+            opt_G.load_state_dict(checkpoint["opt_G"])
+            opt_D.load_state_dict(checkpoint["opt_D"])
+        done = checkpoint["epoch"]
+    own_G = G  # without the wrapper that follows, as checkpoints have them
+    own_D = D
+    if common.WORLD > 1:  # under torchrun: several processes, each with its share
+        torch.distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo"
+        )
+        G = DistributedDataParallel(G, broadcast_buffers=False)
+        D = DistributedDataParallel(D, broadcast_buffers=False)
+    writer = None
+    if args.tensorboard and common.RANK == 0:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        writer = SummaryWriter(folder / "tensorboard", purge_step=done * steps + 1)
 
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
-    quarters = [round(args.epochs * part / 4) for part in range(5)]  # when samples are drawn
-    with common.Log(folder, title, CURVES, args, steps, done) as log:
+    quarters = [round(args.epochs * part / 4) for part in range(5)]
+    with (
+        common.open_losses(folder, LOSSES, done, steps) as table,
+        common.progress_bar(folder, args.epochs * steps, done * steps) as bar,
+    ):
+        began = time.monotonic()
         if done == 0:
-            log.draw(0, average(fixed_z), images, quarters)
+            common.save_samples(folder, 0, average(fixed_z), images, quarters)
         for epoch in range(done + 1, args.epochs + 1):
-            # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
-            torch.manual_seed(10_000 * args.seed + epoch)
-            order = torch.randperm(len(images)).to(device).split(args.batch_size)[:steps]
-            if common.RANK > 0:  # all processes share the order; noise and dropout differ
-                torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
+            lr = args.lr * min(1, args.lr_falls_after / epoch)
             for group in opt_G.param_groups + opt_D.param_groups:
-                group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
+                group["lr"] = lr
             r1 = args.r1 * max(1, epoch / args.r1_grows_after)
-            learn = common.recorded(train_step, args, device)  # on CUDA a graph: see --no-graph
-            for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
-                # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
-                real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
+            settings = {"bf16": args.bf16, "r1": r1, "new_z": args.new_z}
+            step = common.recorded(train_step, device, args.graph)  # on CUDA: a graph
+            count = (epoch - 1) * steps  # of all steps so far
+            losses = []
+            for real in batches(images, args, epoch):
                 z = torch.randn(len(real), args.z_dim, device=device)
-                log(learn(*networks, opt_G, opt_D, real, z, args.bf16, r1, args.new_z))
-                # The weight falls from 1, so that the untrained G is forgotten, to 1 - ema.
-                update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
+                losses.append(step(G, D, opt_G, opt_D, real, z, **settings))
+                count += 1
+                update_average(average, own_G, args.ema, count)
+                bar.update()
+            losses = torch.stack(
+                losses
+            ).cpu()  # until here nothing waits for the device
 
-            means, last = log.end_epoch(epoch, G, D)
+            check_training(losses, own_G, own_D, epoch)
+            common.append_losses(table, epoch, losses)
+            means = dict(zip(LOSSES, losses.mean(dim=0).tolist()))
+            text = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+            seconds = time.monotonic() - began
+            began = time.monotonic()
+            bar.write(f"epoch {epoch}/{args.epochs}  {text}  {seconds:.2f} s")
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
-                log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
-            if last["loss_G"] < 0.01 or last["D(x)"] < EPS:  # a sigmoid at 1 or 0 has no gradient
-                raise common.UserError(f"D is stuck, epoch {epoch} unsaved: try a smaller --lr")
-            if epoch in quarters or (args.sample_every and epoch % args.sample_every == 0):
-                log.draw(epoch, average(fixed_z), images, quarters)
-            about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
-            about |= {"epoch": epoch, "args": vars(args)}
-            common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})
-            state = {name: part.state_dict() for name, part in parts.items()}
+                bar.write("D is never wrong, so G learns nothing: try a smaller --lr")
+            if writer:
+                for name, values in zip(LOSSES, losses.T.tolist()):
+                    for number, value in enumerate(values, start=count - steps + 1):
+                        writer.add_scalar(name, value, number)
+            every = args.sample_every
+            if epoch in quarters or (every and epoch % every == 0):
+                samples = average(fixed_z)
+                common.save_samples(folder, epoch, samples, images, quarters)
+                common.save_losses(folder, CURVES, title)
+                if writer:
+                    writer.add_images("samples", (samples + 1) / 2, epoch)
+            about = {
+                "script": SCRIPT,
+                "arch": args.arch,
+                "z_dim": args.z_dim,
+                "epoch": epoch,
+                "args": vars(args),
+            }
+            generator = {"state_dict": average.state_dict()}
+            state = {
+                "G": own_G.state_dict(),
+                "D": own_D.state_dict(),
+                "average": average.state_dict(),
+                "opt_G": opt_G.state_dict(),
+                "opt_D": opt_D.state_dict(),
+            }
+            common.save(folder / "g.pt", about | generator)
             common.save(folder / "ckpt.pt", about | state)
-    print(f'finished: {folder}\nnext: python perturb.py --ckpt "{folder / "g.pt"}"')
+    print(f"finished: {folder}")
+    print(f'next: python perturb.py --ckpt "{folder / "g.pt"}"')
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """MLP GANs on Fashion-MNIST: two fully connected networks play against each other.
 
+Goodfellow et al., 2014, "Generative Adversarial Networks".
+
 python gan_mlp.py                       # the network of reports A, B and C
 python gan_mlp.py --arch deep           # report D: wider and wider, with BatchNorm
 python gan_mlp.py --arch hidden         # report E: two hidden layers of 256
-python gan_mlp.py --report              # the settings of the report's source, not ours
+python gan_mlp.py --report              # the settings of the report's source
 python gan_mlp.py --resume --epochs 40  # go on with the newest run
 """
 
+import argparse
 import copy
-from functools import partial
+import time
 from math import inf
 from pathlib import Path
 
@@ -18,28 +21,33 @@ from torch.nn.parallel import DistributedDataParallel
 
 import common
 
-SCRIPT = Path(__file__).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
+SCRIPT = Path(
+    __file__
+).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
 # D maps images to the probability [N] that each of them is real.
 
 
-class Tanh(nn.Tanh):
-    """Computes in float32 even if the layers compute in bfloat16, which has no number between 0.996
-    and 1: there, a tanh or a sigmoid would soon be exactly 1 and let no gradient pass."""
+class Float32Tanh(nn.Tanh):
+    """A Tanh that computes in float32, also where the layers before it use bfloat16.
+
+    bfloat16 has no number between 0.996 and 1. In it, a Tanh or a Sigmoid would soon be
+    exactly 1, and let no gradient pass.
+    """
 
     def forward(self, x):
-        return super().forward(x.float())
+        return torch.tanh(x.float())
 
 
-class Sigmoid(nn.Sigmoid):
+class Float32Sigmoid(nn.Sigmoid):
     def forward(self, x):
-        return super().forward(x.float())
+        return torch.sigmoid(x.float())
 
 
 class BasicGenerator(nn.Module):
-    """Reports A, B and C: one hidden layer of 128."""
+    """Reports A, B and C: one hidden layer of 128 units."""
 
     def __init__(self, z_dim=100):
         super().__init__()
@@ -48,7 +56,9 @@ class BasicGenerator(nn.Module):
         self.fc2 = nn.Linear(128, 784)
 
     def forward(self, z):
-        return torch.tanh(self.fc2(self.nonlin1(self.fc1(z))).float()).view(-1, 1, 28, 28)
+        x = self.nonlin1(self.fc1(z))
+        x = Float32Tanh()(self.fc2(x))
+        return x.view(-1, 1, 28, 28)
 
 
 class BasicDiscriminator(nn.Module):
@@ -59,18 +69,26 @@ class BasicDiscriminator(nn.Module):
         self.fc2 = nn.Linear(128, 1)
 
     def forward(self, x):
-        return torch.sigmoid(self.fc2(self.nonlin1(self.fc1(x.flatten(1)))).float()).squeeze(1)
+        x = self.nonlin1(self.fc1(x.flatten(1)))
+        x = Float32Sigmoid()(self.fc2(x))
+        return x.squeeze(1)
 
 
 class DeepGenerator(nn.Module):
-    """Report D: four ever wider layers, all but the first with BatchNorm. Its eps of 0.8 is the
-    source's, most likely a slip: the momentum was meant."""
+    """Report D: four ever wider layers, all but the first with BatchNorm.
+
+    BatchNorm's eps of 0.8 is the source's. It may have meant the momentum.
+    """
 
     def __init__(self, z_dim=100):
         super().__init__()
 
         def block(inputs, outputs):
-            return nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs, eps=0.8), nn.LeakyReLU(0.2)
+            return [
+                nn.Linear(inputs, outputs),
+                nn.BatchNorm1d(outputs, eps=0.8),
+                nn.LeakyReLU(0.2),
+            ]
 
         self.model = nn.Sequential(
             nn.Linear(z_dim, 128),
@@ -79,7 +97,7 @@ class DeepGenerator(nn.Module):
             *block(256, 512),
             *block(512, 1024),
             nn.Linear(1024, 784),
-            Tanh(),
+            Float32Tanh(),
         )
 
     def forward(self, z):
@@ -95,7 +113,7 @@ class DeepDiscriminator(nn.Module):
             nn.Linear(512, 256),
             nn.LeakyReLU(0.2),
             nn.Linear(256, 1),
-            Sigmoid(),
+            Float32Sigmoid(),
         )
 
     def forward(self, x):
@@ -103,7 +121,7 @@ class DeepDiscriminator(nn.Module):
 
 
 class HiddenGenerator(nn.Module):
-    """Report E."""
+    """Report E: two hidden layers of h units."""
 
     def __init__(self, z_dim=100, h=256):
         super().__init__()
@@ -113,7 +131,7 @@ class HiddenGenerator(nn.Module):
             nn.Linear(h, h),
             nn.ReLU(),
             nn.Linear(h, 784),
-            Tanh(),
+            Float32Tanh(),
         )
 
     def forward(self, z):
@@ -121,7 +139,7 @@ class HiddenGenerator(nn.Module):
 
 
 class HiddenDiscriminator(nn.Module):
-    """Report E's D gives 784 numbers and compares them with the image; here it gives one."""
+    """Report E's D gives 784 numbers, to compare them with the image; here it gives one."""
 
     def __init__(self, h=256):
         super().__init__()
@@ -131,7 +149,7 @@ class HiddenDiscriminator(nn.Module):
             nn.Linear(h, h),
             nn.LeakyReLU(0.1),
             nn.Linear(h, 1),
-            Sigmoid(),
+            Float32Sigmoid(),
         )
 
     def forward(self, x):
@@ -144,56 +162,85 @@ ARCHS = {
     "hidden": (HiddenGenerator, HiddenDiscriminator),
 }
 
-# Our settings (docs/quality.md says why), then those of the report's source, the public code on
-# which it was written: --report takes them. Of basic that is a notebook, of deep PyTorch-GAN's
-# gan.py, of hidden an exercise; docs/report-c.md, -d.md and -e.md say what is a guess.
-# lr_falls_after: from that epoch on, the rate is lr * lr_falls_after / epoch; inf: constant
-# r1_grows_after: from that epoch on, the penalty's weight is r1 * epoch / r1_grows_after
-# ema: weight of the past in G's moving average, which draws the samples; 0: a copy of G
-# new_z: G learns from new noise, not from the images that D has just seen
-# bf16: False, since on one machine it was slower, on another the images were worse
-# fmt: off
-COLUMNS = ("epochs", "batch_size", "optimizer", "lr", "lr_falls_after",
-           "beta1", "beta2", "r1", "r1_grows_after", "ema", "new_z", "bf16")
-SETTINGS = {
-    #        epochs batch optimizer lr falls beta1 beta2  r1 grows  ema   new_z  bf16
-    "basic":  (( 20, 128, "adam", 1e-3, inf, 0.0, 0.99,  1.0, inf, 0.999, False, False),  # ours
-               (  3,  64, "sgd",  0.03, inf, 0.9, 0.999, 0.0, inf, 0.0,   True, False)),  # --report
-    "deep":   (( 20, 128, "adam", 1e-3, inf, 0.0, 0.99,  1.0, inf, 0.999, False, False),
-               (200,  64, "adam", 2e-4, inf, 0.5, 0.999, 0.0, inf, 0.0,   True,  False)),
-    "hidden": (( 20, 128, "adam", 1e-3,  40, 0.0, 0.99,  1.0,  20, 0.999, False, False),
-               ( 30, 128, "adam", 2e-4, inf, 0.9, 0.999, 0.0, inf, 0.0,   True,  False)),
+# ---- settings
+
+PLAIN = {  # a GAN as the public code has it on which the reports were written
+    "epochs": 20,
+    "batch_size": 64,
+    "optimizer": "adam",
+    "lr": 2e-4,  # the learning rate, the same for G and D
+    "lr_falls_after": inf,  # from that epoch on, the rate is lr * lr_falls_after / epoch
+    "beta1": 0.9,  # Adam's momentum
+    "beta2": 0.999,  # Adam's memory of squared gradients
+    "r1": 0.0,  # weight of the penalty on D's slope
+    "r1_grows_after": inf,  # from that epoch on, it is r1 * epoch / r1_grows_after
+    "ema": 0.0,  # how much of the average of G is kept at each step; 0: it is G
+    "new_z": True,  # does G learn from new noise, or from the images D has just seen?
+    "bf16": False,  # do the networks compute in bfloat16? An MLP gains nothing by it
 }
-# fmt: on
+# Ours learn faster and better: docs/quality.md says what each change bought.
+OURS = PLAIN | {
+    "batch_size": 128,
+    "lr": 1e-3,
+    "beta1": 0.0,
+    "beta2": 0.99,
+    "r1": 1.0,
+    "ema": 0.999,
+    "new_z": False,
+}
+# For each network ours, then those of its report's source, which --report takes.
+# Sources: basic is a notebook; deep is PyTorch-GAN's gan.py; hidden is a course exercise.
+SETTINGS = {
+    "basic": (
+        OURS,
+        PLAIN | {"epochs": 3, "optimizer": "sgd", "lr": 0.03},
+    ),
+    "deep": (
+        OURS,
+        PLAIN | {"epochs": 200, "beta1": 0.5},
+    ),
+    "hidden": (
+        OURS | {"lr_falls_after": 40, "r1_grows_after": 20},
+        PLAIN | {"epochs": 30, "batch_size": 128},
+    ),
+}
 
 # ---- training
 
-# What train_step returns, in this order, for losses.csv. loss_D comes without the penalty.
-CURVES = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
+# What train_step returns, in this order: the columns of losses.csv, the lines of
+# losses.png, a panel for each row. loss_D comes without the penalty.
+CURVES = {
+    "loss": ("loss_D", "loss_G"),
+    "output of D": ("D(x)", "D(G(z))"),
+}
+LOSSES = [name for names in CURVES.values() for name in names]
 EPS = 1e-12  # keeps a logarithm from being infinite
 
 
 def slope_penalty(D, real):
     """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
 
-    Without it, a D that is too good for G becomes steeper and steeper, until G learns nothing.
+    Without it, a D that is too good for G becomes steeper and steeper, until G learns
+    nothing.
     """
     real = real.detach().requires_grad_()
-    # logit() undoes the Sigmoid. clamp keeps it finite; outside these bounds the slope is 0.
+    # logit() undoes the Sigmoid. clamp keeps it finite; outside its bounds the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
-    return slope.square().flatten(1).sum(1).mean() / 2
+    squared_lengths = slope.square().flatten(1).sum(dim=1)  # one for each image
+    return squared_lengths.mean() / 2
 
 
 def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     """One step of D and one of G, on real images and as many generated ones."""
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
-    # D learns to say 1 for real and 0 for generated images: it maximises log D(x) +
-    # log(1 - D(G(z))). The loss is the negative, as BCELoss. detach: G learns nothing here.
+    # D learns to say 1 of real and 0 of generated images: it maximises
+    # log D(x) + log(1 - D(G(z))). The loss is the negative, as in BCELoss.
     with autocast:
         fake = G(z)
-        D_real, D_fake = D(real), D(fake.detach())
+        D_real = D(real)
+        D_fake = D(fake.detach())  # detach: in this half G learns nothing
         penalty = slope_penalty(D, real[:16]) if r1 else 0  # a few images are enough
     loss_D = -(torch.log(D_real + EPS) + torch.log(1 - D_fake + EPS)).mean()
     opt_D.zero_grad()
@@ -204,7 +251,10 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     # D must not learn from this: while it is frozen, its gradients are not even computed.
     D.requires_grad_(False)
     with autocast:
-        verdict = D(G(torch.randn_like(z)) if new_z else fake)
+        if new_z:
+            fake = G(torch.randn_like(z))
+        # Otherwise fake still serves: D's step changed D, and nothing that made fake.
+        verdict = D(fake)
     loss_G = -torch.log(verdict + EPS).mean()
     opt_G.zero_grad()
     loss_G.backward()
@@ -214,100 +264,212 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     return torch.stack([loss_D, loss_G, D_real.mean(), D_fake.mean()]).detach()
 
 
-def update_average(average, G, weight):
-    """Move the average of G's weights and BatchNorm statistics towards those of G."""
+def update_average(average, G, ema, step):
+    """Move the average of G's weights and BatchNorm statistics towards those of G.
+
+    The newest weighs 1 at the first step, so that the untrained G is forgotten; then less
+    and less, down to 1 - ema.
+    """
+    weight = max(1 - ema, 10 / (step + 9))
     for mean, newest in zip(average.state_dict().values(), G.state_dict().values()):
         if mean.is_floating_point():  # not BatchNorm's count of batches
-            mean.lerp_(newest, weight)
+            mean.lerp_(newest, weight)  # mean + weight * (newest - mean)
+
+
+def batches(images, args, epoch):
+    """The real images of an epoch, in an order of its own, from bytes to [-1, 1]."""
+    # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
+    seed = 10_000 * args.seed + epoch
+    torch.manual_seed(seed)
+    order = torch.randperm(len(images)).to(images.device)
+    if common.RANK > 0:  # all processes share the order; their noise and dropout differ
+        torch.manual_seed(seed + 1_000_000 * common.RANK)
+    steps = len(images) // args.batch_size  # whole batches only
+    for batch in order.split(args.batch_size)[:steps]:
+        share = batch[
+            common.RANK :: common.WORLD
+        ]  # of this process: all, if it is alone
+        yield images.index_select(0, share) / 127.5 - 1
+
+
+def check_networks(average, D, z, images):
+    """Before hours of training: do the networks fit the images and each other?"""
+    fake = average(z)
+    if fake.shape[1:] != images.shape[1:]:
+        made, wanted = list(fake.shape[1:]), list(images.shape[1:])
+        raise common.UserError(f"G makes images of {made}, the real ones are {wanted}")
+    D.eval()
+    with torch.no_grad():
+        verdict = D(1000 * fake)  # far from any image: a D without a Sigmoid shows
+    D.train()
+    if verdict.shape != (len(z),):
+        raise common.UserError(
+            f"D gives {list(verdict.shape)} for {len(z)} images: one number for each, [N]"
+        )
+    if verdict.min() < 0 or verdict.max() > 1:
+        raise common.UserError("D gives no probabilities: end it with Float32Sigmoid()")
+
+
+def check_training(losses, G, D, epoch):
+    """Stop a broken training before it replaces a good checkpoint."""
+    numbers = [losses, *G.state_dict().values(), *D.state_dict().values()]
+    if not all(tensor.isfinite().all() for tensor in numbers):
+        raise common.UserError(
+            f"epoch {epoch} ended in infinite numbers, unsaved: try a smaller --lr"
+        )
+    last = dict(zip(LOSSES, losses[-1].tolist()))
+    if last["loss_G"] < 0.01 or last["D(x)"] < EPS:
+        # D says 1, or 0, of every image. There a Sigmoid has no gradient left.
+        raise common.UserError(f"D is stuck, epoch {epoch} unsaved: try a smaller --lr")
 
 
 def read_options():
-    """What was typed or, with --resume, saved; the rest is the network's row of SETTINGS."""
-    parser = common.make_parser(__doc__, COLUMNS, SETTINGS)
-    add, number = parser.add_argument, common.number
-    add("--arch", choices=ARCHS, default="basic", help="the network (%(default)s)")
-    add("--optimizer", choices=["adam", "sgd"], help="of both networks (see below)")
-    add("--beta1", type=number(float, 0, 0.999), help="of Adam (see below)")
-    add("--beta2", type=number(float, 0, 0.999999), help="of Adam (see below)")
-    add("--r1", type=number(float, 0), help="weight of the penalty on D's slope (see below)")
-    args, checkpoint = common.parse_args(parser, SCRIPT)
-    ours, source = SETTINGS[args.arch]
-    for name, value in zip(COLUMNS, source if args.report else ours):
-        if getattr(args, name, None) is None:  # not typed, or a setting without an option
-            setattr(args, name, value)
-    return args, checkpoint
+    """The network's settings; over them what was saved, with --resume, or typed."""
+    parser = common.make_parser(__doc__, SETTINGS)
+    parser.add_argument("--arch", choices=ARCHS, help="the network (basic)")
+    parser.add_argument(
+        "--optimizer", choices=["adam", "sgd"], help="of both networks (see below)"
+    )
+    parser.add_argument(
+        "--beta1", type=common.number(float, 0, 0.999), help="of Adam (see below)"
+    )
+    parser.add_argument(
+        "--beta2", type=common.number(float, 0, 0.999999), help="of Adam (see below)"
+    )
+    parser.add_argument(
+        "--r1",
+        type=common.number(float, 0),
+        help="weight of the penalty on D's slope (see below)",
+    )
+    typed, checkpoint = common.parse_args(parser, SCRIPT)
+    saved = checkpoint["args"] if checkpoint else {}
+    options = common.DEFAULTS | {"arch": "basic"} | saved | typed
+    ours, source = SETTINGS.get(options["arch"], (OURS, PLAIN))
+    settings = source if options["report"] else ours
+    return argparse.Namespace(**(settings | options)), checkpoint
 
 
 def main():
     args, checkpoint = read_options()
-    device = common.prepare_device(args.device, penalty=args.r1)
-    args.bf16 = common.bf16_is_faster(device) if args.bf16 is None else args.bf16
+    device = common.prepare_device(args.device)
     images, args.dataset = common.load_images(args, args.batch_size, device)
-    steps = len(images) // args.batch_size  # in an epoch: whole batches only
+    steps = len(images) // args.batch_size  # in an epoch
 
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
-    G, D = make_G(args.z_dim), make_D()
-    G, D = G.to(device), D.to(device)
-    adam = partial(torch.optim.Adam, lr=args.lr, betas=(args.beta1, args.beta2), fused=True)
-    sgd = partial(torch.optim.SGD, lr=args.lr, fused=True)
-    optimizer = sgd if args.optimizer == "sgd" else adam
-    opt_G, opt_D = optimizer(G.parameters()), optimizer(D.parameters())
-    # A moving average of G draws the samples: they change less from epoch to epoch than G's own.
+    G = make_G(args.z_dim)
+    D = make_D()
+    G = G.to(device)
+    D = D.to(device)
+    if args.optimizer == "sgd":
+        opt_G = torch.optim.SGD(G.parameters(), lr=args.lr, fused=True)
+        opt_D = torch.optim.SGD(D.parameters(), lr=args.lr, fused=True)
+    else:
+        betas = (args.beta1, args.beta2)
+        opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=betas, fused=True)
+        opt_D = torch.optim.Adam(D.parameters(), lr=args.lr, betas=betas, fused=True)
+    # An average of G draws the samples: it changes less from epoch to epoch than G.
     average = copy.deepcopy(G).eval().requires_grad_(False)
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
-    print(G, D, sep="\n")
-    unused = ["bf16"] + ["beta1", "beta2"] * (args.optimizer == "sgd")
-    used = ", ".join(f"{name} {getattr(args, name)}" for name in COLUMNS if name not in unused)
-    print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples
+    check_networks(average, D, fixed_z, images)
+    print(G)
+    print(D)
+    unused = ["bf16", "beta1", "beta2"] if args.optimizer == "sgd" else ["bf16"]
+    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name not in unused]
+    precision = "bfloat16" if args.bf16 else "float32"
+    print(f"{device}, {precision}; {', '.join(used)}")
+
     folder = common.run_folder(args, checkpoint, SCRIPT)
-    parts, done = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}, 0
+    done = 0  # epochs
     if checkpoint:
         with common.refuse_misfit(folder):
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[name])
-        done, checkpoint = checkpoint["epoch"], None  # None frees its memory
-    networks = G, D
-    if common.WORLD > 1:  # under torchrun: several processes, each with a share of every batch
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        networks = [DistributedDataParallel(net, broadcast_buffers=False) for net in networks]
+            G.load_state_dict(checkpoint["G"])
+            D.load_state_dict(checkpoint["D"])
+            average.load_state_dict(checkpoint["average"])
+            opt_G.load_state_dict(checkpoint["opt_G"])
+            opt_D.load_state_dict(checkpoint["opt_D"])
+        done = checkpoint["epoch"]
+    own_G = G  # without the wrapper that follows, as checkpoints have them
+    own_D = D
+    if common.WORLD > 1:  # under torchrun: several processes, each with its share
+        torch.distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo"
+        )
+        G = DistributedDataParallel(G, broadcast_buffers=False)
+        D = DistributedDataParallel(D, broadcast_buffers=False)
+    writer = None
+    if args.tensorboard and common.RANK == 0:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        writer = SummaryWriter(folder / "tensorboard", purge_step=done * steps + 1)
 
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
-    quarters = [round(args.epochs * part / 4) for part in range(5)]  # when samples are drawn
-    with common.Log(folder, title, CURVES, args, steps, done) as log:
+    quarters = [round(args.epochs * part / 4) for part in range(5)]
+    with (
+        common.open_losses(folder, LOSSES, done, steps) as table,
+        common.progress_bar(folder, args.epochs * steps, done * steps) as bar,
+    ):
+        began = time.monotonic()
         if done == 0:
-            log.draw(0, average(fixed_z), images, quarters)
+            common.save_samples(folder, 0, average(fixed_z), images, quarters)
         for epoch in range(done + 1, args.epochs + 1):
-            # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
-            torch.manual_seed(10_000 * args.seed + epoch)
-            order = torch.randperm(len(images)).to(device).split(args.batch_size)[:steps]
-            if common.RANK > 0:  # all processes share the order; noise and dropout differ
-                torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
+            lr = args.lr * min(1, args.lr_falls_after / epoch)
             for group in opt_G.param_groups + opt_D.param_groups:
-                group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
+                group["lr"] = lr
             r1 = args.r1 * max(1, epoch / args.r1_grows_after)
-            learn = common.recorded(train_step, args, device)  # on CUDA a graph: see --no-graph
-            for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
-                # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
-                real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
+            settings = {"bf16": args.bf16, "r1": r1, "new_z": args.new_z}
+            step = common.recorded(train_step, device, args.graph)  # on CUDA: a graph
+            count = (epoch - 1) * steps  # of all steps so far
+            losses = []
+            for real in batches(images, args, epoch):
                 z = torch.randn(len(real), args.z_dim, device=device)
-                log(learn(*networks, opt_G, opt_D, real, z, args.bf16, r1, args.new_z))
-                # The weight falls from 1, so that the untrained G is forgotten, to 1 - ema.
-                update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
+                losses.append(step(G, D, opt_G, opt_D, real, z, **settings))
+                count += 1
+                update_average(average, own_G, args.ema, count)
+                bar.update()
+            losses = torch.stack(
+                losses
+            ).cpu()  # until here nothing waits for the device
 
-            means, last = log.end_epoch(epoch, G, D)
+            check_training(losses, own_G, own_D, epoch)
+            common.append_losses(table, epoch, losses)
+            means = dict(zip(LOSSES, losses.mean(dim=0).tolist()))
+            text = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+            seconds = time.monotonic() - began
+            began = time.monotonic()
+            bar.write(f"epoch {epoch}/{args.epochs}  {text}  {seconds:.2f} s")
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
-                log.say("D is never wrong, so G learns nothing any more: try a smaller --lr")
-            if last["loss_G"] < 0.01 or last["D(x)"] < EPS:  # a sigmoid at 1 or 0 has no gradient
-                raise common.UserError(f"D is stuck, epoch {epoch} unsaved: try a smaller --lr")
-            if epoch in quarters or (args.sample_every and epoch % args.sample_every == 0):
-                log.draw(epoch, average(fixed_z), images, quarters)
-            about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
-            about |= {"epoch": epoch, "args": vars(args)}
-            common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})
-            state = {name: part.state_dict() for name, part in parts.items()}
+                bar.write("D is never wrong, so G learns nothing: try a smaller --lr")
+            if writer:
+                for name, values in zip(LOSSES, losses.T.tolist()):
+                    for number, value in enumerate(values, start=count - steps + 1):
+                        writer.add_scalar(name, value, number)
+            every = args.sample_every
+            if epoch in quarters or (every and epoch % every == 0):
+                samples = average(fixed_z)
+                common.save_samples(folder, epoch, samples, images, quarters)
+                common.save_losses(folder, CURVES, title)
+                if writer:
+                    writer.add_images("samples", (samples + 1) / 2, epoch)
+            about = {
+                "script": SCRIPT,
+                "arch": args.arch,
+                "z_dim": args.z_dim,
+                "epoch": epoch,
+                "args": vars(args),
+            }
+            generator = {"state_dict": average.state_dict()}
+            state = {
+                "G": own_G.state_dict(),
+                "D": own_D.state_dict(),
+                "average": average.state_dict(),
+                "opt_G": opt_G.state_dict(),
+                "opt_D": opt_D.state_dict(),
+            }
+            common.save(folder / "g.pt", about | generator)
             common.save(folder / "ckpt.pt", about | state)
-    print(f'finished: {folder}\nnext: python perturb.py --ckpt "{folder / "g.pt"}"')
+    print(f"finished: {folder}")
+    print(f'next: python perturb.py --ckpt "{folder / "g.pt"}"')
 
 
 if __name__ == "__main__":

@@ -1,17 +1,22 @@
-"""The Wasserstein GAN of report E. Its D is a critic: it estimates how far fakes are from the data.
+"""The Wasserstein GAN of report E: D is a critic, which estimates how far G's images are
+from the data.
 
-python wgan.py                     # as published: RMSprop, weights of the critic clipped
-python wgan.py --report            # the settings of report E's source: 150 epochs
-python wgan.py --gp 10             # gradient penalty instead of clipping (WGAN-GP)
-python wgan.py --resume --epochs 40
+Arjovsky et al., 2017, "Wasserstein GAN"; Gulrajani et al., 2017, "Improved Training of
+Wasserstein GANs".
 
-An epoch is one pass of the critic over the data: each of its steps gets new real images. With 5
-steps of the critic for each step of the generator, an epoch has 93 steps of the generator, not 468;
-with --gp, which takes 2, it has 234.
+python wgan.py                       # RMSprop, and the critic's weights are clipped
+python wgan.py --report              # as published: the settings of report E's source
+python wgan.py --gp 10               # a gradient penalty instead of clipping (WGAN-GP)
+python wgan.py --resume --epochs 40  # go on with the newest run
+
+An epoch is one pass of the critic over the data: each of its steps has new real images.
+So with 5 steps of the critic for each step of G, as published, an epoch of batches of 128
+has 93 steps of G, where dcgan.py has 468.
 """
 
+import argparse
 import copy
-from functools import partial
+import time
 from math import inf
 from pathlib import Path
 
@@ -21,22 +26,29 @@ from torch.nn.parallel import DistributedDataParallel
 
 import common
 
-SCRIPT = Path(__file__).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
+SCRIPT = Path(
+    __file__
+).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
-# D maps images to scores [N]: higher for what it takes for real, and without bounds.
+# D maps images to scores [N], without bounds: higher for what it takes to be real.
 
 
-class Tanh(nn.Tanh):
-    """Computes in float32 even if the layers compute in bfloat16, which has no number between 0.996
-    and 1: there, a tanh would soon be exactly 1 and let no gradient pass."""
+class Float32Tanh(nn.Tanh):
+    """A Tanh that computes in float32, also where the layers before it use bfloat16.
+
+    bfloat16 has no number between 0.996 and 1. In it, a Tanh would soon be exactly 1, and
+    let no gradient pass.
+    """
 
     def forward(self, x):
-        return super().forward(x.float())
+        return torch.tanh(x.float())
 
 
 class Generator(nn.Module):
+    """Report E: the DCGAN's, with a Tanh, as there."""
+
     def __init__(self, z_dim=100):
         super().__init__()
         self.fc1 = nn.Linear(z_dim, 1024)
@@ -46,14 +58,18 @@ class Generator(nn.Module):
         self.conv1 = nn.Sequential(
             nn.ConvTranspose2d(128, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.ReLU()
         )
-        self.conv2 = nn.Sequential(nn.ConvTranspose2d(64, 1, 4, 2, 1), Tanh())
+        self.conv2 = nn.Sequential(nn.ConvTranspose2d(64, 1, 4, 2, 1), Float32Tanh())
 
     def forward(self, z):
-        x = self.br2(self.fc2(self.br1(self.fc1(z))))
-        return self.conv2(self.conv1(x.view(-1, 128, 7, 7)))
+        x = self.br1(self.fc1(z))
+        x = self.br2(self.fc2(x))
+        x = self.conv1(x.view(-1, 128, 7, 7))
+        return self.conv2(x)
 
 
 class Discriminator(nn.Module):
+    """The critic."""
+
     def __init__(self):
         super().__init__()
         self.conv1 = nn.Sequential(nn.Conv2d(1, 32, 5, 1, 0), nn.LeakyReLU(0.1))
@@ -64,61 +80,82 @@ class Discriminator(nn.Module):
         self.fc2 = nn.Linear(1024, 1)  # no Sigmoid: a score, not a probability
 
     def forward(self, x):
-        x = self.pl2(self.conv2(self.pl1(self.conv1(x))))
-        return self.fc2(self.fc1(x.flatten(1))).float().squeeze(1)
+        x = self.pl1(self.conv1(x))
+        x = self.pl2(self.conv2(x))
+        x = self.fc1(x.flatten(1))
+        return self.fc2(x).squeeze(1)
 
 
 ARCHS = {"transpose": (Generator, Discriminator)}
 
-# Our settings (docs/quality.md says why), then those of the source, which --report takes: the
-# exercise of report E (docs/report-e.md), with --gp the paper. The exercise's 30 epochs have five
-# times as many steps of G as ours, hence 150. The paper's epochs are those of larger images.
-# lr_falls_after: from that epoch on, the rate is lr * lr_falls_after / epoch; inf: constant
-# ema: weight of the past in G's moving average, which draws the samples; 0: a copy of G
-# new_z: G learns from new noise, not from the images that D has just seen
-# bf16: None means where it is faster
-# fmt: off
-COLUMNS = ("epochs", "batch_size", "lr", "lr_falls_after", "n_critic", "ema", "new_z", "bf16")
-SETTINGS = {
-    #        epochs batch   lr  falls n_critic  ema   new_z  bf16
-    "clip": ((  20,  128,  5e-5,  inf,    5,   0.999, False, None),  # ours
-             ( 150,  128,  5e-5,  inf,    5,   0.0,   True,  False)),  # --report
-    "gp":   ((  20,  128,  5e-4,  inf,    2,   0.999, False, None),
-             (  20,   64,  1e-4,  inf,    5,   0.0,   True,  False)),
+# ---- settings
+
+PLAIN = {  # as published, and as the exercise has it on which report E was written
+    # The exercise's 30 epochs have as many steps of G as 150 of ours.
+    "epochs": 150,
+    "batch_size": 128,
+    "lr": 5e-5,  # RMSprop's learning rate, or Adam's with --gp; the same for G and D
+    "lr_falls_after": inf,  # from that epoch on, the rate is lr * lr_falls_after / epoch
+    "n_critic": 5,  # steps of D to one of G
+    "clip": 0.01,  # bound of D's weights
+    "gp": 0.0,  # weight of the gradient penalty; 0: D's weights are clipped instead
+    "ema": 0.0,  # how much of the average of G is kept at each step; 0: it is G
+    "new_z": True,  # does G learn from new noise, or from the images D has just seen?
+    "bf16": False,  # do the networks compute in bfloat16?
 }
-# fmt: on
+# Ours learn faster and better: docs/quality.md says what each change bought.
+OURS = PLAIN | {"epochs": 20, "ema": 0.999, "new_z": False, "bf16": "auto"}
+# Ours, then those of the source, which --report takes: for --gp, the paper's, but for its
+# epochs, which are of larger images.
+# "auto" is bfloat16 where it was measured to be faster, and no worse: see main().
+SETTINGS = {
+    "clip": (OURS, PLAIN),
+    "gp": (
+        OURS | {"lr": 5e-4, "n_critic": 2},
+        PLAIN | {"epochs": 20, "batch_size": 64, "lr": 1e-4},
+    ),
+}
 
 # ---- training
 
-# What train_step returns, as losses.csv names it and losses.png draws it.
+# What train_step returns, in this order: the columns of losses.csv, the lines of
+# losses.png, a panel for each row.
 CURVES = {
     "Wasserstein estimate": ("distance",),
     "loss": ("loss_D", "loss_G"),
     "output of D": ("D(x)", "D(G(z))"),
 }
+LOSSES = [name for names in CURVES.values() for name in names]
 
 
 def gradient_penalty(D, real, fake):
-    """How far the slope of D is from 1, between real and fake images (Gulrajani et al., 2017)."""
+    """How far the slope of D is from 1, between real and generated images."""
     share = torch.rand(len(real), 1, 1, 1, device=real.device)
     between = (share * real + (1 - share) * fake).requires_grad_()
     (slope,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
-    return (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    lengths = slope.flatten(1).norm(dim=1)  # one for each image
+    return (lengths - 1).square().mean()
 
 
-def train_step(G, D, opt_G, opt_D, reals, zs, bf16=False, clip=0.01, gp=0.0, new_z=False):
-    """A step of the critic for each batch of reals and of zs, then one of G."""
-    autocast = torch.autocast(zs[0].device.type, torch.bfloat16, enabled=bf16)
-    values = []
-    for count, (real, z) in enumerate(zip(reals, zs), start=1):
-        # D learns to score real images higher than generated ones. Clipped weights or the penalty
-        # keep it from being steep, and then the difference estimates the Wasserstein distance (up
-        # to a factor, if weights are clipped).
-        with autocast, torch.set_grad_enabled(count == len(zs)):  # G learns from the last
-            fake = G(z)
+def train_step(
+    G, D, opt_G, opt_D, real, z, n_critic=5, bf16=False, clip=0.01, gp=0.0, new_z=False
+):
+    """n_critic steps of the critic, each with its share of real and z; then one of G."""
+    autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
+    losses = []
+    reals = real.unflatten(0, (n_critic, -1))
+    zs = z.unflatten(0, (n_critic, -1))
+    for number in range(n_critic):
+        # D learns to score real images higher than generated ones. Clipped weights, or the
+        # penalty, keep it from being steep. Then the difference of the scores estimates the
+        # Wasserstein distance (if weights are clipped, up to a factor).
+        is_last = number == n_critic - 1
+        with autocast, torch.set_grad_enabled(is_last):  # G learns from the last alone
+            fake = G(zs[number])
         with autocast:
-            D_real, D_fake = D(real).mean(), D(fake.detach()).mean()
-            penalty = gradient_penalty(D, real, fake.detach()) if gp else 0
+            D_real = D(reals[number]).float().mean()
+            D_fake = D(fake.detach()).float().mean()
+            penalty = gradient_penalty(D, reals[number], fake.detach()) if gp else 0
         distance = D_real - D_fake
         loss_D = gp * penalty - distance
         opt_D.zero_grad()
@@ -127,120 +164,242 @@ def train_step(G, D, opt_G, opt_D, reals, zs, bf16=False, clip=0.01, gp=0.0, new
         if not gp:
             for weight in D.parameters():
                 weight.data.clamp_(-clip, clip)
-        values.append(torch.stack([distance, loss_D, D_real, D_fake]).detach())
+        losses.append(torch.stack([distance, loss_D, D_real, D_fake]).detach())
 
-    # G learns to raise the score of its images. D must not learn from this: while it is frozen, its
-    # gradients are not even computed.
+    # G learns to raise the score of its images. D must not learn from this: while it is
+    # frozen, its gradients are not even computed.
     D.requires_grad_(False)
     with autocast:
-        score = D(G(torch.randn_like(z)) if new_z else fake)
+        if new_z:
+            fake = G(torch.randn_like(zs[-1]))
+        # Otherwise fake still serves: D's step changed D, and nothing that made fake.
+        score = D(fake).float()
     loss_G = -score.mean()
     opt_G.zero_grad()
     loss_G.backward()
     opt_G.step()
     D.requires_grad_(True)
 
-    distance, loss_D, D_real, D_fake = torch.stack(values).mean(0)
+    distance, loss_D, D_real, D_fake = torch.stack(losses).mean(dim=0)
     return torch.stack([distance, loss_D, loss_G.detach(), D_real, D_fake])
 
 
-def update_average(average, G, weight):
-    """Move the average of G's weights and BatchNorm statistics towards those of G."""
+def update_average(average, G, ema, step):
+    """Move the average of G's weights and BatchNorm statistics towards those of G.
+
+    The newest weighs 1 at the first step, so that the untrained G is forgotten; then less
+    and less, down to 1 - ema.
+    """
+    weight = max(1 - ema, 10 / (step + 9))
     for mean, newest in zip(average.state_dict().values(), G.state_dict().values()):
         if mean.is_floating_point():  # not BatchNorm's count of batches
-            mean.lerp_(newest, weight)
+            mean.lerp_(newest, weight)  # mean + weight * (newest - mean)
+
+
+def batches(images, args, epoch):
+    """The real images of an epoch, in an order of its own, from bytes to [-1, 1].
+
+    A step takes n_critic batches of them, one for each step of the critic.
+    """
+    # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
+    seed = 10_000 * args.seed + epoch
+    torch.manual_seed(seed)
+    order = torch.randperm(len(images)).to(images.device)
+    if common.RANK > 0:  # all processes share the order; their noise and dropout differ
+        torch.manual_seed(seed + 1_000_000 * common.RANK)
+    per_step = args.n_critic * args.batch_size
+    steps = len(images) // per_step  # whole steps only
+    for batch in order.split(per_step)[:steps]:
+        share = batch[
+            common.RANK :: common.WORLD
+        ]  # of this process: all, if it is alone
+        yield images.index_select(0, share) / 127.5 - 1
+
+
+def check_networks(average, D, z, images):
+    """Before hours of training: do the networks fit the images and each other?"""
+    fake = average(z)
+    if fake.shape[1:] != images.shape[1:]:
+        made, wanted = list(fake.shape[1:]), list(images.shape[1:])
+        raise common.UserError(f"G makes images of {made}, the real ones are {wanted}")
+    D.eval()
+    with torch.no_grad():
+        score = D(fake)
+    D.train()
+    if score.shape != (len(z),):
+        raise common.UserError(
+            f"D gives {list(score.shape)} for {len(z)} images: one number for each, [N]"
+        )
+
+
+def check_training(losses, G, D, epoch):
+    """Stop a broken training before it replaces a good checkpoint."""
+    numbers = [losses, *G.state_dict().values(), *D.state_dict().values()]
+    if not all(tensor.isfinite().all() for tensor in numbers):
+        raise common.UserError(
+            f"epoch {epoch} ended in infinite numbers, unsaved: try a smaller --lr"
+        )
 
 
 def read_options():
-    """What was typed or, with --resume, saved; the rest is a row of SETTINGS."""
-    parser = common.make_parser(__doc__, COLUMNS, SETTINGS)
-    add, number = parser.add_argument, common.number
-    add("--arch", choices=ARCHS, default="transpose", help="the network (%(default)s)")
-    add("--n-critic", type=number(int, 1), help="steps of D to one of G (see below)")
+    """The network's settings; over them what was saved, with --resume, or typed."""
+    parser = common.make_parser(__doc__, SETTINGS)
+    parser.add_argument("--arch", choices=ARCHS, help="the network (transpose)")
+    parser.add_argument(
+        "--n-critic",
+        type=common.number(int, 1),
+        help="steps of D to one of G (see below)",
+    )
     either = parser.add_mutually_exclusive_group()
-    bound, weight = number(float, 1e-12), number(float, 0)
     either.add_argument(
-        "--clip", type=bound, default=0.01, help="bound of D's weights (%(default)s)"
+        "--clip",
+        type=common.number(float, 1e-12),
+        help="bound of D's weights (see below)",
     )
     either.add_argument(
-        "--gp", type=weight, default=0.0, metavar="W", help="weight of a penalty: try 10"
+        "--gp",
+        type=common.number(float, 0),
+        metavar="W",
+        help="weight of a gradient penalty instead: try 10",
     )
-    args, checkpoint = common.parse_args(parser, SCRIPT)
-    ours, source = SETTINGS["gp" if args.gp else "clip"]
-    for name, value in zip(COLUMNS, source if args.report else ours):
-        if getattr(args, name, None) is None:  # not typed, or a setting without an option
-            setattr(args, name, value)
-    return args, checkpoint
+    typed, checkpoint = common.parse_args(parser, SCRIPT)
+    saved = checkpoint["args"] if checkpoint else {}
+    options = common.DEFAULTS | {"arch": "transpose"} | saved | typed
+    ours, source = SETTINGS["gp" if options.get("gp") else "clip"]
+    settings = source if options["report"] else ours
+    return argparse.Namespace(**(settings | options)), checkpoint
 
 
 def main():
     args, checkpoint = read_options()
-    per_step = args.n_critic * args.batch_size
-    device = common.prepare_device(args.device, penalty=args.gp, max_pool=True)
-    args.bf16 = common.bf16_is_faster(device) if args.bf16 is None else args.bf16
+    device = common.prepare_device(args.device)
+    if args.bf16 == "auto":  # on a CPU that has instructions for it; few gain on a GPU
+        has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
+        args.bf16 = device.type == "cpu" and has_bf16
+    per_step = args.n_critic * args.batch_size  # images
     images, args.dataset = common.load_images(args, per_step, device)
-    steps = len(images) // per_step  # in an epoch: whole batches only
+    steps = len(images) // per_step  # in an epoch
 
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
-    G, D = make_G(args.z_dim), make_D()
-    G, D = (net.to(device, memory_format=torch.channels_last) for net in (G, D))  # a faster layout
-    rmsprop = partial(torch.optim.RMSprop, lr=args.lr)
-    adam = partial(torch.optim.Adam, lr=args.lr, betas=(0.0, 0.9), fused=True)
-    optimizer = adam if args.gp else rmsprop
-    opt_G, opt_D = optimizer(G.parameters()), optimizer(D.parameters())
-    # A moving average of G draws the samples: they change less from epoch to epoch than G's own.
+    G = make_G(args.z_dim)
+    D = make_D()
+    # channels_last is a faster layout for convolutions. A network that takes images apart
+    # by x.view(...) must then say x.reshape(...) or x.flatten(1).
+    G = G.to(device, memory_format=torch.channels_last)
+    D = D.to(device, memory_format=torch.channels_last)
+    if args.gp:
+        betas = (0.0, 0.9)
+        opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=betas, fused=True)
+        opt_D = torch.optim.Adam(D.parameters(), lr=args.lr, betas=betas, fused=True)
+    else:
+        opt_G = torch.optim.RMSprop(G.parameters(), lr=args.lr)
+        opt_D = torch.optim.RMSprop(D.parameters(), lr=args.lr)
+    # An average of G draws the samples: it changes less from epoch to epoch than G.
     average = copy.deepcopy(G).eval().requires_grad_(False)
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples, also after --resume
-    print(G, D, sep="\n")
-    names = [*COLUMNS, "gp" if args.gp else "clip"]
-    used = ", ".join(f"{name} {getattr(args, name)}" for name in names if name != "bf16")
-    print(f"{device}, {'bfloat16' if args.bf16 else 'float32'}; {used}")
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples
+    check_networks(average, D, fixed_z, images)
+    print(G)
+    print(D)
+    unused = ["bf16", "clip"] if args.gp else ["bf16", "gp"]
+    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name not in unused]
+    precision = "bfloat16" if args.bf16 else "float32"
+    print(f"{device}, {precision}; {', '.join(used)}")
+
     folder = common.run_folder(args, checkpoint, SCRIPT)
-    parts, done = {"G": G, "D": D, "average": average, "opt_G": opt_G, "opt_D": opt_D}, 0
+    done = 0  # epochs
     if checkpoint:
         with common.refuse_misfit(folder):
-            for name, part in parts.items():
-                part.load_state_dict(checkpoint[name])
-        done, checkpoint = checkpoint["epoch"], None  # None frees its memory
-    networks = G, D
-    if common.WORLD > 1:  # under torchrun: several processes, each with a share of every batch
-        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        networks = [DistributedDataParallel(net, broadcast_buffers=False) for net in networks]
+            G.load_state_dict(checkpoint["G"])
+            D.load_state_dict(checkpoint["D"])
+            average.load_state_dict(checkpoint["average"])
+            opt_G.load_state_dict(checkpoint["opt_G"])
+            opt_D.load_state_dict(checkpoint["opt_D"])
+        done = checkpoint["epoch"]
+    own_G = G  # without the wrapper that follows, as checkpoints have them
+    own_D = D
+    if common.WORLD > 1:  # under torchrun: several processes, each with its share
+        torch.distributed.init_process_group(
+            "nccl" if device.type == "cuda" else "gloo"
+        )
+        G = DistributedDataParallel(G, broadcast_buffers=False)
+        D = DistributedDataParallel(D, broadcast_buffers=False)
+    writer = None
+    if args.tensorboard and common.RANK == 0:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        writer = SummaryWriter(folder / "tensorboard", purge_step=done * steps + 1)
 
     title = f"{SCRIPT}.py --gp {args.gp:g}, {args.dataset}"
-    quarters = [round(args.epochs * part / 4) for part in range(5)]  # when samples are drawn
-    with common.Log(folder, title, CURVES, args, steps, done) as log:
+    quarters = [round(args.epochs * part / 4) for part in range(5)]
+    with (
+        common.open_losses(folder, LOSSES, done, steps) as table,
+        common.progress_bar(folder, args.epochs * steps, done * steps) as bar,
+    ):
+        settings = {
+            "n_critic": args.n_critic,
+            "bf16": args.bf16,
+            "clip": args.clip,
+            "gp": args.gp,
+            "new_z": args.new_z,
+        }
+        began = time.monotonic()
         if done == 0:
-            log.draw(0, average(fixed_z), images, quarters)
+            common.save_samples(folder, 0, average(fixed_z), images, quarters)
         for epoch in range(done + 1, args.epochs + 1):
-            # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
-            torch.manual_seed(10_000 * args.seed + epoch)
-            order = torch.randperm(len(images)).to(device).split(per_step)[:steps]
-            if common.RANK > 0:  # all processes share the order; noise and dropout differ
-                torch.manual_seed(10_000 * args.seed + epoch + 1_000_000 * common.RANK)
+            lr = args.lr * min(1, args.lr_falls_after / epoch)
             for group in opt_G.param_groups + opt_D.param_groups:
-                group["lr"] = args.lr * min(1, args.lr_falls_after / epoch)
-            learn = common.recorded(train_step, args, device)  # on CUDA a graph: see --no-graph
-            for step, chosen in enumerate(order, start=(epoch - 1) * steps + 1):
-                # This process's share of a batch, from bytes to [-1, 1], where Tanh's images are.
-                real = images.index_select(0, chosen[common.RANK :: common.WORLD]) / 127.5 - 1
+                group["lr"] = lr
+            step = common.recorded(train_step, device, args.graph)  # on CUDA: a graph
+            count = (epoch - 1) * steps  # of all steps so far
+            losses = []
+            for real in batches(images, args, epoch):
                 z = torch.randn(len(real), args.z_dim, device=device)
-                reals, zs = (each.unflatten(0, (args.n_critic, -1)) for each in (real, z))
-                how = args.bf16, args.clip, args.gp, args.new_z
-                log(learn(*networks, opt_G, opt_D, reals, zs, *how))
-                # The weight falls from 1, so that the untrained G is forgotten, to 1 - ema.
-                update_average(average, G, max(1 - args.ema, 10 / (step + 9)))
+                losses.append(step(G, D, opt_G, opt_D, real, z, **settings))
+                count += 1
+                update_average(average, own_G, args.ema, count)
+                bar.update()
+            losses = torch.stack(
+                losses
+            ).cpu()  # until here nothing waits for the device
 
-            log.end_epoch(epoch, G, D)
-            if epoch in quarters or (args.sample_every and epoch % args.sample_every == 0):
-                log.draw(epoch, average(fixed_z), images, quarters)
-            about = {"script": SCRIPT, "arch": args.arch, "z_dim": args.z_dim}
-            about |= {"epoch": epoch, "args": vars(args)}
-            common.save(folder / "g.pt", about | {"state_dict": average.state_dict()})
-            state = {name: part.state_dict() for name, part in parts.items()}
+            check_training(losses, own_G, own_D, epoch)
+            common.append_losses(table, epoch, losses)
+            means = dict(zip(LOSSES, losses.mean(dim=0).tolist()))
+            text = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+            seconds = time.monotonic() - began
+            began = time.monotonic()
+            bar.write(f"epoch {epoch}/{args.epochs}  {text}  {seconds:.2f} s")
+            if writer:
+                for name, values in zip(LOSSES, losses.T.tolist()):
+                    for number, value in enumerate(values, start=count - steps + 1):
+                        writer.add_scalar(name, value, number)
+            every = args.sample_every
+            if epoch in quarters or (every and epoch % every == 0):
+                samples = average(fixed_z)
+                common.save_samples(folder, epoch, samples, images, quarters)
+                common.save_losses(folder, CURVES, title)
+                if writer:
+                    writer.add_images("samples", (samples + 1) / 2, epoch)
+            about = {
+                "script": SCRIPT,
+                "arch": args.arch,
+                "z_dim": args.z_dim,
+                "epoch": epoch,
+                "args": vars(args),
+            }
+            generator = {"state_dict": average.state_dict()}
+            state = {
+                "G": own_G.state_dict(),
+                "D": own_D.state_dict(),
+                "average": average.state_dict(),
+                "opt_G": opt_G.state_dict(),
+                "opt_D": opt_D.state_dict(),
+            }
+            common.save(folder / "g.pt", about | generator)
             common.save(folder / "ckpt.pt", about | state)
-    print(f'finished: {folder}\nnext: python perturb.py --ckpt "{folder / "g.pt"}"')
+    print(f"finished: {folder}")
+    print(f'next: python perturb.py --ckpt "{folder / "g.pt"}"')
 
 
 if __name__ == "__main__":
