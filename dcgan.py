@@ -180,8 +180,13 @@ SETTINGS = {
     ),
     "transpose": (
         OURS
-        | {"lr_falls_after": 5, "r1": 1.0, "r1_grows_after": 20}
-        | {"bf16": "auto", "init": "dcgan"},
+        | {
+            "lr_falls_after": 5,
+            "r1": 1.0,
+            "r1_grows_after": 20,
+            "bf16": "auto",
+            "init": "dcgan",
+        },
         PLAIN | {"epochs": 30, "batch_size": 128, "beta1": 0.9},
     ),
 }
@@ -267,9 +272,8 @@ def batches(images, args, epoch):
         torch.manual_seed(seed + 1_000_000 * common.RANK)
     steps = len(images) // args.batch_size  # whole batches only
     for batch in order.split(args.batch_size)[:steps]:
-        share = batch[
-            common.RANK :: common.WORLD
-        ]  # of this process: all, if it is alone
+        # Under torchrun, this process's share of the batch; of one process, all of it.
+        share = batch[common.RANK :: common.WORLD]
         yield images.index_select(0, share) / 127.5 - 1
 
 
@@ -318,10 +322,13 @@ def read_options():
     )
     typed, checkpoint = common.parse_args(parser, SCRIPT)
     saved = checkpoint["args"] if checkpoint else {}
+    # Who wins is the last that has an option.
     options = common.DEFAULTS | {"arch": "transpose"} | saved | typed
     ours, source = SETTINGS.get(options["arch"], (OURS, PLAIN))
     settings = source if options["report"] else ours
-    return argparse.Namespace(**(settings | options)), checkpoint
+    args = argparse.Namespace(**(settings | options))
+    common.check_shares(args.batch_size)
+    return args, checkpoint
 
 
 def main():
@@ -373,9 +380,8 @@ def main():
     own_G = G  # without the wrapper that follows, as checkpoints have them
     own_D = D
     if common.WORLD > 1:  # under torchrun: several processes, each with its share
-        torch.distributed.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo"
-        )
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend)
         G = DistributedDataParallel(G, broadcast_buffers=False)
         D = DistributedDataParallel(D, broadcast_buffers=False)
     writer = None
@@ -408,9 +414,8 @@ def main():
                 count += 1
                 update_average(average, own_G, args.ema, count)
                 bar.update()
-            losses = torch.stack(
-                losses
-            ).cpu()  # until here nothing waits for the device
+            # Until here nothing has waited for the device.
+            losses = torch.stack(losses).cpu()
 
             check_training(losses, own_G, own_D, epoch)
             common.append_losses(table, epoch, losses)
@@ -425,6 +430,7 @@ def main():
                 for name, values in zip(LOSSES, losses.T.tolist()):
                     for number, value in enumerate(values, start=count - steps + 1):
                         writer.add_scalar(name, value, number)
+                writer.flush()
             every = args.sample_every
             if epoch in quarters or (every and epoch % every == 0):
                 samples = average(fixed_z)
@@ -432,7 +438,7 @@ def main():
                 common.save_losses(folder, CURVES, title)
                 if writer:
                     writer.add_images("samples", (samples + 1) / 2, epoch)
-            about = {
+            run = {
                 "script": SCRIPT,
                 "arch": args.arch,
                 "z_dim": args.z_dim,
@@ -447,8 +453,8 @@ def main():
                 "opt_G": opt_G.state_dict(),
                 "opt_D": opt_D.state_dict(),
             }
-            common.save(folder / "g.pt", about | generator)
-            common.save(folder / "ckpt.pt", about | state)
+            common.save(folder / "g.pt", run | generator)
+            common.save(folder / "ckpt.pt", run | state)
     print(f"finished: {folder}")
     print(f'next: python perturb.py --ckpt "{folder / "g.pt"}"')
 
