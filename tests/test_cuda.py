@@ -11,7 +11,9 @@ from conftest import FAMILIES, columns, small
 import common
 import gan_mlp
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU here")
+on_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no CUDA GPU here"
+)
 each_family = pytest.mark.parametrize("family", FAMILIES, ids=" ".join)
 CUDA = ["--device", "cuda", "--epochs"]
 
@@ -43,14 +45,20 @@ def test_resumed_as_if_never_stopped_and_on_another_device(family, type_in):
 @pytest.mark.parametrize("source", [[], ["--report"]], ids=["ours", "report"])
 def test_recorded_steps_learn_what_others_do(family, source, type_in):
     line = small(family, *source, *CUDA, "3")
-    for folder, more in ("plain", "--no-graph"), ("again", "--no-graph"), ("graph", "--graph"):
+    for folder, more in (
+        ("plain", "--no-graph"),
+        ("again", "--no-graph"),
+        ("graph", "--graph"),
+    ):
         assert type_in(*line, "--out", folder, more).code == 0
     the_same("plain", "again", "graph")
 
 
 @on_gpu
 def test_a_step_that_cannot_be_recorded(type_in, monkeypatch):
-    monkeypatch.setattr(gan_mlp, "train_step", lambda *_: torch.ones(4, device="cuda").tolist())
+    monkeypatch.setattr(
+        gan_mlp, "train_step", lambda *_: torch.ones(4, device="cuda").tolist()
+    )
     with pytest.raises(RuntimeError) as raised:
         type_in(*small(["gan_mlp"], *CUDA, "1"))
     assert "--no-graph" in raised.value.__notes__[0]
@@ -69,7 +77,9 @@ def test_what_is_recorded(monkeypatch):
             self.factor = factor  # Python's numbers stay as they are
 
         def replay(self):
-            learn.losses.copy_(step(0, 0, opt, opt, learn.real, learn.z, self.factor, True))
+            learn.losses.copy_(
+                step(0, 0, opt, opt, learn.real, learn.z, self.factor, True)
+            )
 
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "graph", contextlib.nullcontext)
@@ -77,8 +87,12 @@ def test_what_is_recorded(monkeypatch):
     learn, losses = common.recorded(step, args, device), []
     for n, factor in enumerate((3, 3, 3, 5, 5, 5)):
         opt.param_groups[0]["lr"] = 0.1 if n < 5 else 0.2
-        losses.append(learn(0, 0, opt, opt, torch.full((2,), n), torch.full((2,), -n), factor))
-    assert torch.stack(losses).tolist() == [[2 * n, -2 * n * (3 if n < 3 else 5)] for n in range(6)]
+        losses.append(
+            learn(0, 0, opt, opt, torch.full((2,), n), torch.full((2,), -n), factor)
+        )
+    assert torch.stack(losses).tolist() == [
+        [2 * n, -2 * n * (3 if n < 3 else 5)] for n in range(6)
+    ]
     recorded, replayed = (False, True), (True, False)
     anew = [recorded, replayed]
     assert seen == [(False, False), *anew, replayed, *anew, replayed, *anew]

@@ -1,202 +1,315 @@
-"""What goes wrong: mistakes of the user's, then kills, signals, full disks, two runs at once.
+"""What a user can get wrong ends in a message; a student's own errors keep their words.
 
-A mistake ends in a message that says what to do, exit code 2, and nothing changed on disk.
+A message says what to do. Its exit code is 2, and nothing has changed on the disk.
 """
 
-import contextlib
-import os
-import signal
-import subprocess
-from functools import partial
+import importlib
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import ARCHS, HERE, SMALL, idx, load, pictures, read, small, start, tree
+from conftest import HERE, SCRIPTS, SMALL, load, read, small, tiny
+from torch import nn
 
 import common
+import gan_mlp
+import wgan
 
-# What the message names is the last option that is typed.
-OF_ALL = """--epochs 0, --epochs many, --epochs 1.5, --epochs \u00b2, --batch-size 0, --batch-size 101,
-    --lr nan, --lr inf, --lr 1e400, --lr 0, --lr -0.0, --z-dim 0, --z-dim 1e3, --seed -1,
-    --seed 429496, --ema 1, --arch none, --dataset cifar, --device gpu, --device cuda:99,
-    --sample-every 0, --data-dir photos, --colour blue"""
-# fmt: off
-OF_ONE = {
-    "gan_mlp": "--r1 -1, --beta1 1, --beta2 1, --optimizer none", "dcgan": "--r1 -1, --beta1 1",
-    "gan_cnn": "--r1 nan, --beta1 1, --optimizer none",
-    "wgan": "--clip 0, --n-critic 0, --gp -1, --gp nan, --gp 1 --clip 1",
+each_script = pytest.mark.parametrize("script", SCRIPTS)
+each_gan = pytest.mark.parametrize("script", ["gan_mlp", "gan_cnn", "dcgan"])
+
+# ---- options
+
+# The message names the last option of a line.
+MISTAKES = [
+    "--epochs 0",
+    "--epochs many",
+    "--epochs 1.5",
+    "--epochs \u00b2",  # a digit to Python, but no number
+    "--batch-size 0",
+    "--batch-size 1",
+    "--batch-size 101",  # there are 100 images
+    "--lr nan",
+    "--lr inf",
+    "--lr 1e400",
+    "--lr 0",
+    "--lr -0.0",
+    "--z-dim 0",
+    "--z-dim 1e3",
+    "--seed -1",
+    "--seed 429496",
+    "--ema 1",
+    "--ema -0.1",
+    "--arch none",
+    "--dataset cifar",
+    "--device gpu",
+    "--device cuda:99",
+    "--sample-every 0",
+    "--data-dir photos",
+    "--colour blue",
+]
+MISTAKES_OF_ONE = {
+    "gan_mlp": ["--r1 -1", "--beta1 1", "--beta2 1", "--optimizer none"],
+    "gan_cnn": ["--r1 nan", "--beta1 1", "--optimizer none"],
+    "dcgan": ["--r1 -1", "--beta1 1"],
+    "wgan": [
+        "--clip 0",
+        "--n-critic 0",
+        "--n-critic 101 --batch-size 2",
+        "--gp -1",
+        "--gp nan",
+        "--gp 1 --clip 1",
+    ],
 }
-FOLDERS = {
-    "--out ../data": "not empty", "--out ../data/train-images-idx3-ubyte.gz": "exists",
-    "--out /proc/nothing/here": "/proc", "--resume": "nothing to resume",
-    "--resume nowhere": "no such file", "--resume ../data": "no such file",
-    "--resume ../data/train-images-idx3-ubyte.gz": "no checkpoint",
+
+
+@each_script
+def test_a_wrong_option_is_named(script, refused):
+    for line in MISTAKES + MISTAKES_OF_ONE[script]:
+        words = line.split()
+        refused(words[-2], script, *SMALL, *words)
+
+
+# ---- folders and files
+
+
+def test_a_folder_that_has_something_is_not_written_into(type_in, refused):
+    refused("not empty", *small(["gan_mlp"], "--out", "../data"))
+    type_in(*small(["gan_mlp"], "--out", "run"))
+    refused('or --resume "run"', *small(["gan_mlp"], "--out", "run"))
+
+
+def test_a_folder_that_cannot_be_made(type_in, refused):
+    file = "../data/train-images-idx3-ubyte.gz"
+    refused("exists", *small(["gan_mlp"], "--out", file))
+    refused("/proc", *small(["gan_mlp"], "--out", "/proc/nothing/here"))
+    Path("runs").write_text("not a folder")
+    refused("runs", *small(["gan_mlp"]))
+
+
+def test_images_that_cannot_be_read(refused, monkeypatch):
+    folder = Path("photos/train-images-idx3-ubyte")
+    folder.mkdir(parents=True)  # a folder where a file should be
+    refused("is a directory", *small(["gan_mlp"], "--data-dir", "photos"))
+
+    def read_bytes(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    with pytest.raises(common.UserError, match="Permission denied"):
+        common.read_idx(Path("../data/train-images-idx3-ubyte.gz"))
+
+
+# ---- networks that do not fit
+
+
+class Generator(nn.Module):
+    def __init__(self, z_dim=100, side=28):
+        super().__init__()
+        self.fc = nn.Linear(z_dim, side * side)
+        self.side = side
+
+    def forward(self, z):
+        return torch.tanh(self.fc(z)).view(-1, 1, self.side, self.side)
+
+
+class LargeGenerator(Generator):
+    def __init__(self, z_dim=100):
+        super().__init__(z_dim, side=32)
+
+
+class Discriminator(nn.Module):
+    def __init__(self, outputs=1):
+        super().__init__()
+        self.fc = nn.Linear(784, outputs)
+
+    def forward(self, x):
+        return torch.sigmoid(self.fc(x.flatten(1))).squeeze(1)
+
+
+class TenOutputs(Discriminator):
+    def __init__(self):
+        super().__init__(outputs=10)
+
+
+class ColumnOfOutputs(Discriminator):
+    def forward(self, x):
+        return super().forward(x)[:, None]
+
+
+class NoSigmoid(Discriminator):
+    def forward(self, x):
+        return self.fc(x.flatten(1)).squeeze(1)
+
+
+class BatchNormDiscriminator(Discriminator):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1)
+
+    def forward(self, x):
+        return super().forward(self.norm(x))
+
+
+MISFITS = {
+    "size": (LargeGenerator, Discriminator, "G makes images of [1, 32, 32]"),
+    "ten": (Generator, TenOutputs, "D gives [64, 10] for 64 images"),
+    "column": (Generator, ColumnOfOutputs, "D gives [64, 1] for 64 images"),
 }
-# fmt: on
 
 
-@pytest.mark.parametrize("script", ARCHS)
-def test_options(script, refused):
-    for option in f"{OF_ALL}, {OF_ONE[script]}".split(","):
-        refused(option.split()[-2], script, *SMALL, *option.split())
-    for option, text in FOLDERS.items():
-        refused(text, script, *SMALL, *option.split())
+@each_script
+@pytest.mark.parametrize("arch", MISFITS)
+def test_networks_that_do_not_fit_are_refused(script, arch, refused, monkeypatch):
+    *networks, text = MISFITS[arch]
+    archs = importlib.import_module(script).ARCHS
+    monkeypatch.setitem(archs, arch, tuple(networks))
+    refused(text, *small([script, "--arch", arch]))
 
 
-def test_mps_is_not_for_a_penalty(refused, monkeypatch):
-    for line in (["dcgan"], ["wgan", "--gp", "1"]):  # refused on any machine
-        refused("penalty: use the cpu", *line, *SMALL, "--device", "mps")
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda **_: torch.device("mps"))
-    assert common.prepare_device("auto", penalty=1.0).type == "cpu"
+@each_gan
+def test_a_discriminator_without_a_sigmoid_is_refused(script, refused, monkeypatch):
+    archs = importlib.import_module(script).ARCHS
+    monkeypatch.setitem(archs, "open", (Generator, NoSigmoid))
+    refused("D gives no probabilities", *small([script, "--arch", "open"]))
 
 
-def test_resume_of_what_does_not_fit(type_in, refused):
-    assert type_in(*small(["gan_mlp"], "--out", "run")).code == 0
-    Path("few").mkdir()
-    Path("few/train-images-idx3-ubyte").write_bytes(idx(pictures(50)))
-    # what was typed, or decides what is learned, cannot be given anew
-    typed = "--batch-size 8,--seed 3,--arch deep,--lr 0.003,--beta1 0.9,--ema 0.5,--z-dim 50,"
-    typed += "--r1 2.0,--beta2 0.9,--optimizer sgd,--dataset sample,--out new"
-    wrong = {f"run {option}": f"{option} does not fit" for option in typed.split(",")}
-    wrong |= {f"run --{it}": f"--{it} True does not fit" for it in ("bf16", "report", "dry-run")}
-    wrong["run --epochs 1"] = "has 2 epochs already: more --epochs train it further"
-    wrong |= {"run/ckpt.pt": "has 2 epochs already", "run/g.pt": "its folder"}
-    wrong["run --epochs 3 --data-dir few"] = "more or fewer"
-    for line, text in wrong.items():
-        refused(text, "gan_mlp", "--resume", *line.split())
-    refused("gan_mlp.py", "gan_cnn", "--resume", "run")
+def test_a_critic_needs_no_sigmoid(type_in, monkeypatch):
+    monkeypatch.setitem(wgan.ARCHS, "open", (Generator, NoSigmoid))
+    assert type_in(*tiny(["wgan", "--arch", "open"])).code == 0
 
 
-def test_resume_of_damaged_checkpoints(type_in, refused):
-    assert type_in(*small(["gan_mlp"], "--out", "run")).code == 0
-    path, saved = Path("run/ckpt.pt"), load("run")
-    flipped = bytearray(whole := path.read_bytes())
-    flipped[len(whole) // 2] ^= 0x40
-    for body in (whole[: len(whole) // 2], bytes(flipped), b""):
-        path.write_bytes(body)
-        refused("damaged", "gan_mlp", "--resume", "run", "--epochs", "3")
-    other, code = saved | {"G": {"fc1.weight": torch.zeros(3)}}, saved | {"extra": print}
-    for content, text in (other, "does not fit"), ([1], "no checkpoint"), (code, "no checkpoint"):
-        torch.save(content, path)
-        refused(text, "gan_mlp", "--resume", "run", "--epochs", "3")
+@each_script
+def test_the_look_at_the_networks_changes_nothing(script):
+    """Neither a statistic of BatchNorm, nor a random number, nor what D does next."""
+    D = BatchNormDiscriminator()
+    before = {name: weight.clone() for name, weight in D.state_dict().items()}
+    numbers = torch.get_rng_state()
+    images = torch.zeros(8, 1, 28, 28, dtype=torch.uint8)
+    G = Generator().eval().requires_grad_(False)
+    z = torch.zeros(64, 100)
+    importlib.import_module(script).check_networks(G, D, z, images)
+    assert D.training
+    assert torch.equal(torch.get_rng_state(), numbers)
+    for name, weight in D.state_dict().items():
+        assert torch.equal(weight, before[name]), name
 
 
-# ---- faults from outside
-def bytes_of(folder):
-    return [Path(folder, name).read_bytes() for name in ("g.pt", "losses.csv")]
+# ---- a training that breaks
 
 
-def begin(*line):
-    """Start a script and wait until it has saved an epoch."""
-    # A shell's background job ignores Ctrl-C, and so would what it starts.
-    heed_ctrl_c = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = start(*line, preexec_fn=heed_ctrl_c)
-    assert any(text.startswith("epoch 2/") for text in process.stdout), process.stderr.read()
-    return process
+@each_script
+def test_infinite_weights_are_never_saved(script, type_in):
+    # Clipping keeps weights finite at any rate.
+    more = ["--gp", "1"] if script == "wgan" else []
+    result = type_in(*small([script], *more, "--lr", "1e30", "--out", "wild"))
+    assert result.code == 2
+    assert "infinite numbers" in result.err
+    assert "smaller --lr" in result.err
+    assert not list(Path("wild").glob("*.pt"))
+    assert read("wild") == []
 
 
-def test_ctrl_c_and_a_run_that_still_trains_is_not_resumed(home, type_in):
-    line = ["--epochs", "9999", "--batch-size", "500", "--dataset", "sample"]
-    first = begin("gan_mlp", *line, "--out", "my run")
-    resume = ["gan_mlp", "--resume", "my run"]
-    first.send_signal(signal.SIGSTOP)  # so that only the second could change anything
-    table = Path("my run/losses.csv")
-    whole = table.read_bytes()
-    table.write_bytes(whole + b"3,61,")  # which a resumed run would cut off
-    before = tree("my run")
-    second = type_in(*resume, "--epochs", str(load("my run")["epoch"] + 1))
-    assert second.code == 2 and "my run is still being trained" in second.err
-    assert tree("my run") == before
-    table.write_bytes(whole)
-    first.send_signal(signal.SIGCONT)
-    for _ in range(5):  # pickle can swallow a Ctrl-C (copyreg's bare except): type it again
-        first.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            first.wait(timeout=20)
-            break
-    out, err = first.communicate(timeout=60)
-    assert (first.returncode, err) == (130, "") and not list(Path("my run").rglob("*.tmp"))
-    assert f'stopped. To go on: python "{HERE / "gan_mlp.py"}" --resume "my run"' in out
-    done = load("my run")["epoch"]
-    assert type_in(*resume, "--epochs", str(done + 1)).code == 0
-    assert len(read("my run")) == 20 * (done + 1)
+@each_script
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_infinite_losses_never_replace_a_good_checkpoint(
+    script, value, type_in, replace_step
+):
+    replace_step(script, lambda step: [1.0, 1.0, 0.5, value if step == 8 else 0.5, 0.5])
+    result = type_in(*small([script], "--epochs", "3", "--out", "run"))
+    assert result.code == 2
+    assert "epoch 2 ended in infinite numbers, unsaved" in result.err
+    assert load("run")["epoch"] == 1
+    assert load("run", "g.pt")["epoch"] == 1
+    assert len(read("run")) == 6  # no row of the broken epoch
 
 
-def test_sigterm_and_what_it_was_before(type_in, watch):
-    before = signal.signal(signal.SIGTERM, ours := lambda *_: None)
-    for out, last, told in ("a", 3, "No epoch was finished: nothing"), ("b", 9, '--resume "b"'):
-        watch("gan_mlp", lambda n: [1.0] * 4 if n < last else signal.raise_signal(15))  # noqa: B023
-        result = type_in(*small(["gan_mlp"], "--out", out))
-        assert (result.code, result.err) == (143, "") and told in result.out
-        again = type_in(*small(["gan_mlp"], "--out", out))
-        assert again.code == 2 and ("--resume" in again.err) == (out == "b")
-        assert signal.getsignal(signal.SIGTERM) is ours  # after a stop and after a mistake
-    signal.signal(signal.SIGTERM, before)
+@each_script
+def test_infinite_weights_of_either_network_are_noticed(script):
+    module = importlib.import_module(script)
+    losses = torch.tensor([[1.0, 1.0, 0.5, 0.5, 0.5]])
+    for broken in "GD":
+        networks = {"G": Generator(), "D": Discriminator()}
+        module.check_training(losses, networks["G"], networks["D"], 3)
+        networks[broken].fc.weight.data[0, 0] = float("inf")
+        with pytest.raises(common.UserError, match="epoch 3 ended in infinite"):
+            module.check_training(losses, networks["G"], networks["D"], 3)
 
 
-def test_losses_that_another_process_writes_are_kept(type_in, watch):
-    """As on a disk that knows no locks."""
-    table = Path("run/losses.csv")
-    write = lambda: table.write_text(table.read_text() + "1,7,theirs\n")
-    watch("gan_mlp", lambda step: [write() if step == 8 else 1.0, 1.0, 0.5, 0.5])
-    result = type_in(*small(["gan_mlp"], "--out", "run"))
-    assert result.code == 2 and "another process has written run/losses.csv" in result.err
-    assert "epoch 2 is not saved" in result.err and load("run")["epoch"] == 1
-    assert table.read_text().endswith("\n1,7,theirs\n")
+STUCK = {
+    "at 1": ([13.0, 0.009, 0.5, 0.5], [13.0, 0.011, 0.5, 0.5]),
+    "at 0": ([13.0, 27.6, 1e-13, 0.5], [13.0, 27.6, 1e-11, 0.5]),
+}
 
 
-STOPS = [(KeyboardInterrupt(), 130, "To go on"), (OSError(28, "No space left"), 2, "No space left")]
+@each_gan
+@pytest.mark.parametrize("where", STUCK)
+def test_a_stuck_discriminator_stops_the_run(script, where, type_in, replace_step):
+    """Stuck is one in the last step of an epoch: before it, all may have been well."""
+    stuck, free = STUCK[where]
+    replace_step(script, lambda step: stuck if step in (7, 12) else free)
+    result = type_in(*small([script], "--epochs", "3", "--out", "run"))
+    assert result.code == 2
+    assert "D is stuck, epoch 2 unsaved" in result.err
+    assert load("run")["epoch"] == 1
+    assert len(read("run")) == 6
+    replace_step(script, lambda step: free if step % 6 == 0 else stuck)
+    assert type_in(script, "--resume", "run", "--epochs", "2").code == 0
 
 
-@pytest.mark.parametrize("fault, code, told", STOPS)
-def test_stopped_between_any_two_writes(fault, code, told, type_in, monkeypatch):
-    """Rows are on the disk before the checkpoint that counts them. Resumed: as never stopped."""
-    done, last = [], None
-
-    def note(write, source, *to):
-        done.append(to[0].name if to else Path(os.readlink(f"/proc/self/fd/{source}")).name)
-        if len(done) == last:
-            raise fault
-        write(source, *to)
-
-    for name in ("fsync", "replace"):
-        monkeypatch.setattr(os, name, partial(note, getattr(os, name)))
-    assert type_in(*small(["gan_mlp"])).code == 0
-    assert done == ["losses.csv", ".g.pt.tmp", "g.pt", ".ckpt.pt.tmp", "ckpt.pt"] * 2
-    for run, stop in enumerate(range(6, 11), start=2):  # in epoch 2
-        done, last = [], stop
-        result, last = type_in(*small(["gan_mlp"])), None
-        assert result.code == code and told in result.out + result.err
-        assert not list(Path().rglob("*.tmp"))
-        assert type_in("gan_mlp", "--resume", f"runs/gan_mlp-{run}").code == 0
-        assert bytes_of(f"runs/gan_mlp-{run}") == bytes_of("runs/gan_mlp")
+# ---- a student's own errors, in a copy
 
 
-def test_rows_after_the_checkpoint_are_forgotten_and_lost_ones_are_told(type_in):
-    type_in(*small(["gan_mlp"]))
-    type_in(*small(["gan_mlp"], "--epochs", "1"))
-    table = Path("runs/gan_mlp-2/losses.csv")
-    with table.open("a") as file:
-        file.write("2,7,0.5,0.5,0.5,0.5\n" * 9 + "2,8,0.")  # longer than what replaces it
-    type_in("gan_mlp", "--resume", table.parent, "--epochs", "2")
-    assert bytes_of(table.parent) == bytes_of("runs/gan_mlp")
-    table.write_text("".join(table.read_text().splitlines(keepends=True)[:9]))
-    result = type_in("gan_mlp", "--resume", table.parent, "--epochs", "3")
-    assert result.code == 0 and "losses.csv has lost lines: 8 of 12" in result.out
+def copy(script, old, new):
+    """A copy of a script, mine.py, with one change."""
+    text = (HERE / f"{script}.py").read_text()
+    assert old in text
+    Path("mine.py").write_text(text.replace(old, new, 1))
 
 
-def test_no_memory(type_in, watch):
-    def fail(error):
-        raise error
+IN_MAIN = "    steps = len(images) // args.batch_size  # in an epoch\n"
+IN_THE_LOOP = "                count += 1\n"
 
-    out_of = [lambda _: torch.empty(2**50), lambda _: fail(MemoryError())]
-    out_of.append(lambda _: fail(torch.OutOfMemoryError("CUDA out of memory")))
-    for losses in out_of:
-        watch("gan_mlp", losses)
-        result = type_in(*small(["gan_mlp"]))
-        assert result.code == 2 and "smaller --batch-size" in result.err
-    # what is not the user's keeps its own words and its traceback
-    watch("gan_mlp", lambda _: fail(RuntimeError("an illegal memory access")))
+
+@pytest.mark.parametrize("line", [IN_MAIN, IN_THE_LOOP])
+def test_a_file_of_his_that_is_missing_keeps_its_traceback(line, type_in):
+    indent = line[: len(line) - len(line.lstrip())]
+    copy("gan_mlp", line, f'{line}{indent}open("labels.txt")\n')
+    with pytest.raises(FileNotFoundError) as raised:
+        type_in("mine", *small([]))
+    assert raised.value.filename == "labels.txt"
+    last = raised.traceback[-1]
+    assert Path(last.path).name == "mine.py"
+    assert 'open("labels.txt")' in str(last.statement)
+
+
+def test_a_view_of_channels_last_keeps_torch_s_words(type_in):
+    """Every tutorial has it. torch says what to write instead."""
+    copy("dcgan", "self.fc1(x.flatten(1))", "self.fc1(x.view(x.shape[0], -1))")
+    with pytest.raises(RuntimeError, match=r"Use \.reshape"):
+        type_in("mine", *small([]))
+
+
+def test_an_error_of_the_machine_keeps_its_words(type_in, monkeypatch):
+    def train_step(*_, **__):
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(gan_mlp, "train_step", train_step)
     with pytest.raises(RuntimeError, match="^an illegal memory access$"):
         type_in(*small(["gan_mlp"]))
+
+
+def python_s_memory(_):
+    raise MemoryError
+
+
+def cuda_s_memory(_):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
+@pytest.mark.parametrize("fill", [python_s_memory, cuda_s_memory])
+def test_out_of_memory_says_what_helps(fill, type_in, replace_step):
+    replace_step("gan_mlp", fill)
+    with pytest.raises((MemoryError, torch.OutOfMemoryError)) as raised:
+        type_in(*small(["gan_mlp"]))
+    assert raised.value.__notes__ == ["Out of memory: try a smaller --batch-size."]

@@ -19,8 +19,14 @@ PAGES = [HERE / "README.md", *sorted((HERE / "docs").glob("*.md")), *CHINESE]
 TEXTS = [path.read_text("utf-8") for path in PAGES]
 TEXTS += [importlib.import_module(script).__doc__ for script in [*ARCHS, "perturb"]]
 COMMAND = re.compile(r"(?:python|torchrun [^`\n]*?) (\w+)\.py([^`|&#\n]*)")
-FOUND = {(script, options.strip()) for text in TEXTS for script, options in COMMAND.findall(text)}
-FOUND = sorted((script, options) for script, options in FOUND if script != "mine")  # a copy
+FOUND = {
+    (script, options.strip())
+    for text in TEXTS
+    for script, options in COMMAND.findall(text)
+}
+FOUND = sorted(
+    (script, options) for script, options in FOUND if script != "mine"
+)  # a copy
 
 
 @pytest.mark.parametrize("script, options", FOUND, ids=lambda text: text or "alone")
@@ -31,7 +37,9 @@ def test_options(script, options, monkeypatch):
     perturb.parse_args() if script == "perturb" else module.read_options()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
+@pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}"
+)
 def test_links_and_pictures_are_there(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
         assert "://" in target or Path(page.parent, target).exists(), target
@@ -39,7 +47,9 @@ def test_links_and_pictures_are_there(page):
 
 def contents(text):
     """What a translation keeps: commands, pictures, and the numbers in tables."""
-    commands = re.findall(r"^ *(?:\$ )?((?:python|pip|torchrun|cp) [^#\n]*)", text, re.MULTILINE)
+    commands = re.findall(
+        r"^ *(?:\$ )?((?:python|pip|torchrun|cp) [^#\n]*)", text, re.MULTILINE
+    )
     rows = re.findall(r"^\|.*", text, re.MULTILINE)
     pictures = [Path(name).name for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text)]
     numbers = re.findall(r"\d+(?:[.,]\d+)*", "\n".join(rows))
@@ -51,7 +61,10 @@ def test_a_chinese_page_says_what_its_twin_says():
         is_readme = page.name == "README.md"
         twin = page.parents[2] / page.name if is_readme else page.parents[1] / page.name
         # The last part of the Chinese README has no twin.
-        texts = [path.read_text("utf-8").partition("## 第一次运行时")[0] for path in (twin, page)]
+        texts = [
+            path.read_text("utf-8").partition("## 第一次运行时")[0]
+            for path in (twin, page)
+        ]
         english, chinese = map(contents, texts)
         if page.name == "claims.md":  # only the first table is translated
             first = re.search(r"(^\|.*\n)+", twin.read_text("utf-8"), re.MULTILINE)[0]
@@ -83,7 +96,11 @@ def test_a_copy_trains_resumes_and_its_last_line_works(project):
     (command,) = re.findall("next: python (.+)", out)
     assert "generator: runs/my gan/g.pt (my gan.py" in python(command)
     assert Path("runs/my gan/perturb.png").exists()
-    text = Path("my gan.py").read_text().replace("nn.Linear(z_dim, 128)", "nn.Linaer(z_dim, 128)")
+    text = (
+        Path("my gan.py")
+        .read_text()
+        .replace("nn.Linear(z_dim, 128)", "nn.Linaer(z_dim, 128)")
+    )
     Path("my gan.py").write_text(text)
     said = python(command, code=1)
     assert "Traceback" in said and "'Linaer'" in said
@@ -106,7 +123,9 @@ def test_other_images_need_few_changes(project):
         assert old in text
         text = text.replace(old, new)
     Path("colour.py").write_text(text)
-    assert "finished: runs/colour" in python("colour.py --epochs 1 --batch-size 8 --lr 2e-4")
+    assert "finished: runs/colour" in python(
+        "colour.py --epochs 1 --batch-size 8 --lr 2e-4"
+    )
     python("perturb.py --ckpt runs/colour --positions 0 --values 5")
 
 
@@ -126,5 +145,7 @@ def test_in_a_notebook(project):
 
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
     cells = [v4.new_code_cell(line) for line in CELLS.strip().splitlines()]
-    nbclient.NotebookClient(v4.new_notebook(cells=cells), kernel_name="python3").execute()
+    nbclient.NotebookClient(
+        v4.new_notebook(cells=cells), kernel_name="python3"
+    ).execute()
     assert Path("runs/gan_mlp-dry-run/g.pt").exists() and Path("figure.png").exists()

@@ -1,210 +1,393 @@
-"""What a run leaves behind, for every architecture, from the commands that a user types."""
+"""What a run says and leaves behind, from the commands that a user types."""
 
+import contextlib
 import importlib
 import os
+import pty
 import subprocess
 import sys
+import termios
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
-import matplotlib.image
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHS, FAMILIES, FILES, HERE, SMALL, columns, load, read, small
+from conftest import (
+    FAMILIES,
+    FILES,
+    HERE,
+    SCRIPTS,
+    columns,
+    load,
+    read,
+    same_bytes,
+    small,
+    start,
+    tiny,
+    tree,
+)
 
 import common
-import gan_mlp
+
+each_script = pytest.mark.parametrize("script", SCRIPTS)
+each_family = pytest.mark.parametrize("family", FAMILIES, ids=" ".join)
+# Of every step with these losses, none is suspect.
+GOOD = [1.0, 1.0, 0.5, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=" ".join)
-def test_dry_run_is_two_steps_of_everything(family, type_in, drawn):
-    few, folder = "--dataset sample --batch-size 4 --out run", f"runs/{family[0]}-dry-run"
-    result, folder = type_in(*family, "--dry-run", *few.split()), Path(folder)
-    assert (result.code, result.err) == (0, "")
-    assert set(FILES) <= {path.name for path in folder.iterdir()}
-    assert all(matplotlib.image.imread(path).std() > 0 for path in folder.rglob("*.png"))
-    assert [row["step"] for row in read(folder)] == ["1", "2"] and not list(folder.rglob("*.tmp"))
-    assert not Path("run").exists()  # --out is free for the run that was tried
-    assert "nothing to resume" in type_in(family[0], "--resume").err  # a dry run is not meant
+# ---- the folder
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=" ".join)
-def test_a_run_is_complete_repeatable_and_resumable(family, type_in, monkeypatch):
+@each_family
+def test_every_network_trains_and_its_generator_draws(family, type_in):
     script, _, arch, *_ = family
-    module, whole = importlib.import_module(script), Path("runs", script)
-    for name, (ours, source) in module.SETTINGS.items():  # what changes does so after epoch 1
-        ours = [1 if "after" in key else x for key, x in zip(module.COLUMNS, ours)]
-        monkeypatch.setitem(module.SETTINGS, name, (ours, source))
-    first = type_in(*small(family))
-    assert (first.code, first.err) == (0, "")
-    saved = load(whole, "g.pt")
-    args = saved["args"]
-    assert (saved["script"], saved["arch"], saved["epoch"]) == (script, arch, 2)
-    assert (args["dataset"], args["epochs"], args["lr_falls_after"]) == ("fashion-mnist", 2, 1)
+    result = type_in(*tiny(family))
+    assert result.code == 0
+    assert result.err == ""
+    assert "epoch 1/2" in result.out
+    assert "epoch 2/2" in result.out
 
-    # the networks, all settings in a line, a line for each epoch, the way on
-    settings = [name for name in module.COLUMNS if name != "bf16"]
-    settings += ["gp" if args["gp"] else "clip"] if script == "wgan" else []
-    used = ", ".join(f"{name} {args[name]}" for name in settings)
-    used = f"cpu, {'bfloat16' if args['bf16'] else 'float32'}; {used}\n"
-    for text in ("Generator(", "Discriminator(", used, "epoch 1/2", "epoch 2/2"):
-        assert text in first.out
-    assert f'next: python perturb.py --ckpt "runs/{script}/g.pt"' in first.out
+    saved = load(f"runs/{script}", "g.pt")
+    assert saved["script"] == script
+    assert saved["arch"] == arch
+    assert saved["z_dim"] == 100
+    assert saved["epoch"] == 2
+    assert saved["args"]["dataset"] == "fashion-mnist"
+    assert saved["args"]["epochs"] == 2
+    G, _ = importlib.import_module(script).ARCHS[arch]
+    assert saved["state_dict"].keys() == G().state_dict().keys()
 
-    assert type_in("perturb", "--ckpt", "g.pt", "--positions", "7", "--values", "3").code == 0
-    before, after = (float(row["change"]) for row in read(whole, "perturb.csv"))
-    assert before == 0 < after
-
-    # stopped after one epoch and resumed: a folder of its own, the same bytes as never stopped
-    assert type_in(*small(family, "--epochs", "1")).code == 0
-    resumed = type_in(script, "--resume", "--epochs", "2")
-    assert resumed.code == 0 and "epoch 2/2" in resumed.out and "epoch 1/2" not in resumed.out
-    for name in ("g.pt", "losses.csv"):
-        assert Path("runs", f"{script}-2", name).read_bytes() == (whole / name).read_bytes(), name
+    drawing = ["--ckpt", "g.pt", "--positions", "7", "--values", "3"]
+    assert type_in("perturb", *drawing).code == 0
+    unchanged, changed = read(f"runs/{script}", "perturb.csv")
+    assert float(unchanged["change"]) == 0
+    assert float(changed["change"]) > 0
 
 
-def test_resume_finds_the_newest_run_and_what_was_typed_counts(type_in):
+def test_the_same_command_learns_the_same_in_a_folder_of_its_own(type_in):
+    for _ in range(3):
+        type_in(*small(["gan_mlp"]))
+    folders = sorted(path.name for path in Path("runs").iterdir())
+    assert folders == ["gan_mlp", "gan_mlp-2", "gan_mlp-3"]
+    same_bytes("runs/gan_mlp", "runs/gan_mlp-2")
+    same_bytes("runs/gan_mlp", "runs/gan_mlp-3")
+
+
+def test_another_seed_learns_something_else(type_in):
     type_in(*small(["gan_mlp"]))
-    typed = ["--report", "--lr", "0.01", "--no-bf16", "--seed", "7", "--epochs", "1"]
-    type_in(*small(["gan_mlp"], *typed))
-    type_in(*small(["gan_cnn", "--arch", "tiny"], "--epochs", "1"))  # newer, but not this script's
-    for name in ("gan_mlp", "gan_mlp-2"):
-        os.utime(f"runs/{name}/ckpt.pt", (1e9, 1e9 + len(name)))
-    Path("../data").rename("../moved")
-    anew = "--epochs 3 --device cpu --data-dir ../moved --sample-every 1 --tensorboard"
-    assert "finished: runs/gan_mlp-2" in type_in("gan_mlp", "--resume", *anew.split()).out
-    kept = {"report": True, "optimizer": "sgd", "lr": 0.01, "beta1": 0.9, "seed": 7, "r1": 0.0}
-    kept |= {"batch_size": 16, "new_z": True, "epochs": 3, "sample_every": 1, "tensorboard": True}
-    assert load("runs/gan_mlp-2")["args"].items() >= kept.items()
+    type_in(*small(["gan_mlp"], "--seed", "1"))
+    one = load("runs/gan_mlp", "g.pt")["state_dict"]
+    other = load("runs/gan_mlp-2", "g.pt")["state_dict"]
+    assert not torch.equal(one["fc1.weight"], other["fc1.weight"])
 
 
-def test_pictures_show_what_they_say(type_in, drawn, monkeypatch):
-    seen, save_png = {}, common.save_png
-    note_sheet = lambda path, picture, **labels: seen.update({path.name: (picture, labels)})
-    note_png = lambda path, picture: (seen.update({path.name: picture}), save_png(path, picture))
-    monkeypatch.setattr(common, "save_sheet", note_sheet)
-    monkeypatch.setattr(common, "save_png", note_png)
-    type_in(*small(["gan_mlp"], "--batch-size", "4", "--sample-every", "3", "--epochs", "3"))
-    type_in("gan_mlp", "--resume", "--epochs", "7")
-    at = {int(path.stem[6:]): path for path in Path("runs/gan_mlp/samples").iterdir()}
-    assert sorted(at) == [0, 1, 2, 3, 4, 5, 6, 7]  # the quarters of 3 and of 7, and every third
-
-    strip, labels = seen["progress.png"]
-    assert labels["columns"] == [f"epoch {n}" for n in (0, 2, 4, 5, 7)]
-    for epoch, shown in zip((0, 2, 4, 5, 7), np.split(strip, 5, axis=1)):
-        sample = (matplotlib.image.imread(at[epoch]) * 255).round()
-        np.testing.assert_array_equal(shown[9:-9, 9:-9], sample)
-
-    compared, labels = seen["real_vs_fake.png"]
-    assert labels["rows"] == ["real", "generated"] and compared[0, 0] == 96  # the frame
-    rows = [np.split(row, 8, axis=1) for row in np.split(compared[3:, 3:], 2)]
-    real, fake = ([tile[:84:3, :84:3] for tile in row] for row in rows)
-    data = common.read_idx(common.find_images("fashion-mnist", "../data"))
-    np.testing.assert_array_equal(real, data[:8, 0])
-    torch.manual_seed(0)
-    G, _ = gan_mlp.BasicGenerator(), gan_mlp.BasicDiscriminator()  # then the run draws its z
-    z = torch.randn(64, 100)
-    G.load_state_dict(load("runs/gan_mlp", "g.pt")["state_dict"])
-    np.testing.assert_allclose(fake, (G(z[:8])[:, 0].detach() + 1) * 127.5, atol=0.6)
-
-    # losses and their moving mean; of 7 * 25 steps the window is 4
-    lines = [axes.lines[n : n + 2] for axes in seen["losses.png"].axes for n in (0, 2)]
-    assert [mean.get_label() for _, mean in lines] == ["loss_D", "loss_G", "D(x)", "D(G(z))"]
-    for values, (raw, mean) in zip(columns("runs/gan_mlp")[:, 2:].T, lines):
-        np.testing.assert_array_equal(raw.get_ydata(), values)
-        assert raw.get_xdata()[[24, 174]].tolist() == [1, 7]  # the ends of epochs 1 and 7
-        wanted = [values[n : n + 4].mean() for n in range(172)]
-        np.testing.assert_allclose(mean.get_ydata(), wanted)
-        np.testing.assert_allclose(mean.get_xdata(), raw.get_xdata()[2:174])
+def test_out_is_the_folder_and_is_made(type_in):
+    result = type_in(*small(["gan_mlp"], "--out", "my/first run"))
+    assert "finished: my/first run" in result.out
+    assert Path("my/first run/ckpt.pt").exists()
+    assert not Path("runs").exists()
 
 
-def test_tensorboard_only_when_asked_for(type_in, drawn):
+@each_script
+def test_a_dry_run_is_two_steps_of_everything(script, type_in, drawn):
+    line = [script, "--dry-run", "--dataset", "sample", "--batch-size", "4"]
+    result = type_in(*line, "--epochs", "7", "--out", "run")
+    assert result.code == 0
+    assert result.err == ""
+    folder = Path(f"runs/{script}-dry-run")
+    assert {path.name for path in folder.iterdir()} == {*FILES, "samples"}
+    assert [row["step"] for row in read(folder)] == ["1", "2"]
+    # The folder that was named is free for the run that was tried.
+    assert not Path("run").exists()
+
+
+def test_a_dry_run_overwrites_no_other_and_is_not_taken_for_the_newest(type_in):
+    line = small(["gan_mlp"], "--dry-run")
+    type_in(*line)
+    before = tree("runs")
+    type_in(*line)
+    assert tree("runs").items() > before.items()
+    assert Path("runs/gan_mlp-dry-run-2/g.pt").exists()
+    assert "nothing to resume" in type_in("gan_mlp", "--resume").err
+
+
+# ---- what it says
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """The options with which a command line trains."""
+
+    def options(script, *words):
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
+        args, _ = importlib.import_module(script).read_options()
+        return vars(args)
+
+    return options
+
+
+@each_family
+def test_the_settings_of_a_network_are_ours_or_its_source_s(family, options):
+    script, _, arch, *more = family
+    name = arch
+    if script == "wgan":
+        name = "gp" if more else "clip"
+    ours, source = importlib.import_module(script).SETTINGS[name]
+    gp = {"gp": 10.0} if more else {}
+    assert options(*family).items() >= (ours | gp).items()
+    assert options(*family, "--report").items() >= (source | gp).items()
+
+
+@each_script
+def test_what_was_typed_wins_over_the_settings(script, options):
+    typed = "--report --lr 0.003 --ema 0.25 --z-dim 7 --bf16 --seed 5 --sample-every 9"
+    args = options(script, *typed.split())
+    assert args["report"] is True
+    assert args["lr"] == 0.003
+    assert args["ema"] == 0.25
+    assert args["z_dim"] == 7
+    assert args["bf16"] is True
+    assert args["seed"] == 5
+    assert args["sample_every"] == 9
+
+
+@each_script
+@pytest.mark.parametrize("precision", ["bfloat16", "float32"])
+def test_before_training_it_shows_the_networks_and_what_it_uses(
+    script, precision, type_in, replace_step
+):
+    replace_step(script, lambda _: GOOD)
+    bf16 = "--bf16" if precision == "bfloat16" else "--no-bf16"
+    out = type_in(*tiny([script], bf16, "--epochs", "1")).out
+    module = importlib.import_module(script)
+    args = load(f"runs/{script}")["args"]
+    G, D = module.ARCHS[args["arch"]]
+    names = [name for name in module.PLAIN if name not in ("bf16", "gp")]
+    settings = ", ".join(f"{name} {args[name]}" for name in names)
+    used = f"cpu, {precision}; {settings}\n"
+    assert f"{G()}\n{D()}\n{used}" in out
+    assert out.index(used) < out.index("epoch 1/1")
+
+
+def test_of_two_optimizers_and_two_bounds_only_what_is_used_is_shown(
+    type_in, replace_step
+):
+    replace_step("gan_mlp", lambda _: GOOD)
+    replace_step("wgan", lambda _: GOOD)
+    sgd = type_in(*tiny(["gan_mlp"], "--optimizer", "sgd")).out
+    assert "optimizer sgd" in sgd
+    assert "beta1" not in sgd
+    penalty = type_in(*tiny(["wgan"], "--gp", "10")).out
+    assert "gp 10.0" in penalty
+    assert "clip" not in penalty
+
+
+def test_auto_is_bfloat16_on_a_cpu_with_the_instructions(
+    type_in, replace_step, monkeypatch
+):
+    replace_step("gan_cnn", lambda _: GOOD)
+    for has in (True, False):
+        capabilities = {"avx512_bf16": has}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)  # noqa: B023
+        out = type_in(*tiny(["gan_cnn", "--arch", "tiny"])).out
+        assert f"cpu, {'bfloat16' if has else 'float32'}; " in out
+        # Elsewhere it is off. No device but the CPU is here to see it on.
+        assert (
+            load("runs/gan_cnn-2" if not has else "runs/gan_cnn")["args"]["bf16"] is has
+        )
+
+
+@each_script
+def test_its_last_lines_are_the_folder_and_the_next_command(
+    script, type_in, replace_step
+):
+    replace_step(script, lambda _: GOOD)
+    result = type_in(*tiny([script], "--out", "my run", "--epochs", "1"))
+    *_, finished, next_command = result.out.splitlines()
+    assert finished == "finished: my run"
+    assert next_command == 'next: python perturb.py --ckpt "my run/g.pt"'
+
+
+def test_help_gives_each_default(type_in):
+    out = type_in("dcgan", "--help").out
+    assert "entries of z (100)" in out
+    assert "of random numbers (0)" in out
+    assert "the network (transpose)" in out
+    titles = [line for line in out.splitlines() if line.startswith("settings ")]
+    rows = [line.split() for line in out.splitlines() if line.startswith("transpose ")]
+    assert titles[0].split()[1:4] == ["epochs", "batch_size", "lr"]
+    assert rows[0][1:5] == ["20", "64", "0.002", "5"]
+
+
+# ---- the losses, with a training step that learns nothing
+
+
+@each_script
+def test_losses_csv_has_those_of_each_step(script, type_in, replace_step):
+    names = ["loss_D", "loss_G", "D(x)", "D(G(z))"]
+    if script == "wgan":
+        names = ["distance", *names]
+    replace_step(script, lambda step: [step, step / 8, step * 10, 1 - step, 1 / 3])
+    type_in(*small([script]))
+    text = Path("runs", script, "losses.csv").read_bytes()
+    assert text.startswith(f"epoch,step,{','.join(names)}\n1,1,".encode())
+    assert b"\r" not in text
+    step = np.arange(1, 13)
+    epoch = np.repeat([1, 2], 6)
+    losses = [step, step / 8, step * 10, 1 - step, np.full(12, 1 / 3)]
+    wanted = np.transpose([epoch, step, *losses[: len(names)]])
+    np.testing.assert_allclose(columns(f"runs/{script}"), wanted, rtol=1e-5)
+
+
+@each_script
+def test_a_line_on_the_screen_has_the_means_of_an_epoch(script, type_in, replace_step):
+    replace_step(script, lambda step: [step, step / 8, step * 10, 1 - step, 1 / 3])
+    out = type_in(*small([script])).out
+    means = [9.5, 9.5 / 8, 95.0, 1 - 9.5, 1 / 3]  # of steps 7 to 12
+    names = importlib.import_module(script).LOSSES
+    line = "  ".join(f"{name} {mean:.3f}" for name, mean in zip(names, means))
+    assert f"epoch 2/2  {line}  " in out
+
+
+@pytest.mark.parametrize("script", ["gan_mlp", "gan_cnn", "dcgan"])
+def test_it_says_if_D_is_never_wrong(script, type_in, replace_step):
+    cases = {
+        (0.995, 0.005): True,
+        (0.985, 0.005): False,
+        (0.995, 0.015): False,
+    }
+    for verdicts, is_said in cases.items():
+        replace_step(script, lambda _: [0.1, 9.0, *verdicts])  # noqa: B023
+        out = type_in(*small([script], "--epochs", "1")).out
+        assert ("D is never wrong" in out) == is_said, verdicts
+
+
+# ---- that it is alive
+
+
+def test_in_a_file_each_line_is_there_at_once(home, tmp_path):
+    """Python would keep the lines back until there are some thousand letters."""
+    line = ["gan_mlp", "--dataset", "sample", "--batch-size", "500", "--epochs", "9999"]
+    log = tmp_path / "log.txt"
+    with log.open("w") as file:
+        process = start(*line, stdout=file, stderr=file)
+    try:
+        deadline = time.monotonic() + 60
+        while "epoch 1/9999" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+    finally:
+        process.kill()
+        process.wait()
+    assert len(log.read_text()) < 4096
+
+
+def test_without_a_terminal_a_line_comes_if_a_minute_had_none(
+    type_in, monkeypatch, replace_step
+):
+    seconds = 0
+
+    def take_25_seconds(_):
+        nonlocal seconds
+        seconds += 25
+        return GOOD
+
+    replace_step("gan_mlp", take_25_seconds)
+    clock = SimpleNamespace(monotonic=lambda: seconds)
+    monkeypatch.setattr(common, "time", clock)
+    lines = type_in(*small(["gan_mlp"])).out.splitlines()
+    signs = [line.split("  ")[0] for line in lines if line[:5] in ("step ", "epoch")]
+    assert signs == [
+        "step 3 of 12",
+        "step 6 of 12",
+        "epoch 1/2",
+        "step 9 of 12",
+        "step 12 of 12",
+        "epoch 2/2",
+    ]
+
+
+def test_a_resumed_run_counts_its_steps_from_the_first(type_in, monkeypatch):
+    type_in(*small(["gan_mlp"], "--epochs", "1"))
+    monkeypatch.setattr(common.SignOfLife, "SECONDS", -1)
+    out = type_in("gan_mlp", "--resume", "--epochs", "2").out
+    assert "step 7 of 12\n" in out
+    assert "step 6 of 12\n" not in out
+
+
+def test_in_a_terminal_a_bar_goes_over_the_whole_run(home):
+    screen, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 80))
+    process = start(*small(["gan_mlp"]), stdout=terminal, stderr=terminal)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # which a terminal ends with
+        while more := os.read(screen, 4096):
+            shown += more
+    os.close(screen)
+    assert process.wait() == 0, shown
+    assert b"| 0/12 [00:00<?" in shown
+    assert b"epoch 2/2" in shown
+    assert b"| 12/12 [" in shown
+    assert b"step 12 of 12" not in shown
+
+
+# ---- the machine
+
+
+def test_auto_is_cuda_or_else_the_cpu(monkeypatch):
+    monkeypatch.setattr(common, "say_if_busy", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert common.prepare_device("auto") == torch.device("cpu")
+    asked = []
+
+    def empty(_, device):
+        asked.append(device)
+        return SimpleNamespace(device=torch.device("meta"))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", empty)
+    common.prepare_device("auto")
+    assert asked == ["cuda"]
+
+
+def test_it_says_if_threads_do_not_get_their_cores(monkeypatch, capsys):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    for cores, is_said in (4.0, False), (3.5, False), (2.5, True):
+        seconds = iter([0, 1, 1])
+        cpu_seconds = iter([0, cores])
+        clock = SimpleNamespace(
+            perf_counter=seconds.__next__,
+            process_time=cpu_seconds.__next__,
+        )
+        monkeypatch.setattr(common, "time", clock)
+        common.say_if_busy()
+        said = capsys.readouterr().out
+        assert ("4 threads get the time of" in said) == is_said, (cores, said)
+    assert "OMP_NUM_THREADS to 2" in said
+
+
+# ---- TensorBoard
+
+
+def test_tensorboard_has_every_loss_and_the_samples(type_in):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     type_in(*small(["gan_mlp"], "--tensorboard", "--epochs", "1"))
     type_in("gan_mlp", "--resume", "--epochs", "2")
     events = EventAccumulator("runs/gan_mlp/tensorboard").Reload()
     for name in ("loss_D", "loss_G", "D(x)", "D(G(z))"):
-        values = [float(row[name]) for row in read("runs/gan_mlp")]
-        np.testing.assert_allclose([e.value for e in events.Scalars(name)], values, rtol=1e-5)
+        found = [event.value for event in events.Scalars(name)]
+        wanted = [float(row[name]) for row in read("runs/gan_mlp")]
+        np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        numbers = [event.step for event in events.Scalars(name)]
+        assert numbers == list(range(1, 13))
     assert events.Tags()["images"] == ["samples"]
+
+
+def test_tensorboard_is_imported_only_when_asked_for():
     code = "import sys, gan_mlp; sys.exit('tensorboard' in sys.modules)"
     assert subprocess.call([sys.executable, "-c", code], cwd=HERE) == 0
-
-
-# ---- the losses, with a training step that learns nothing
-@pytest.mark.parametrize("script", ARCHS)
-def test_losses_and_what_is_said_of_them(script, type_in, watch):
-    """losses.csv has those of each step, a line of the screen the means of an epoch."""
-    names = ["distance"] * (script == "wgan") + ["loss_D", "loss_G", "D(x)", "D(G(z))"]
-    watch(script, lambda step: [step, step / 8, step * 10, -step, 1 / 3])
-    out = type_in(*small([script])).out
-    steps = np.arange(1, 13)
-    losses = [steps, steps / 8, steps * 10, -steps, steps * 0 + 1 / 3][: len(names)]
-    table = np.transpose([1 + (steps > 6), steps, *losses])
-    np.testing.assert_allclose(columns(f"runs/{script}"), table, rtol=1e-5)
-    text = Path("runs", script, "losses.csv").read_bytes()
-    assert b"\r" not in text and text.startswith(f"epoch,step,{','.join(names)}\n1,1,".encode())
-    means = [f"{name} {values[6:].mean():.3f}" for name, values in zip(names, losses)]
-    assert f"epoch 2/2  {'  '.join(means)}  " in out
-
-
-@pytest.mark.parametrize("script", ["gan_mlp", "gan_cnn", "dcgan"])
-def test_a_discriminator_that_is_stuck_or_never_wrong(script, type_in, watch):
-    """Stuck is one whose last step of an epoch says so: before it all may have been well."""
-    for stuck, free in (([0.009, 0.5], [0.011, 0.5]), ([27.6, 1e-13], [27.6, 1e-11])):
-        watch(script, lambda step: [13.0, *(stuck if step in (7, 12) else free), 0.5])  # noqa: B023
-        result = type_in(*small([script], "--epochs", "3", "--out", f"stuck-{stuck[1]}"))
-        assert result.code == 2 and "D is stuck, epoch 2 unsaved" in result.err
-        assert load(f"stuck-{stuck[1]}")["epoch"] == 1 and len(read(f"stuck-{stuck[1]}")) == 12
-        watch(script, lambda step: [13.0, *(stuck if step % 6 else free), 0.5])  # noqa: B023
-        assert type_in(script, "--resume", f"stuck-{stuck[1]}", "--epochs", "2").code == 0
-
-    said = "D is never wrong, so G learns nothing any more"
-    for verdicts, told in (([0.995, 0.005], 1), ([0.985, 0.005], 0), ([0.995, 0.015], 0)):
-        watch(script, lambda step: [0.1, 9.0, *verdicts])  # noqa: B023
-        assert type_in(*small([script], "--epochs", "1")).out.count(said) == told
-
-
-@pytest.mark.parametrize("script", ARCHS)
-def test_infinite_numbers_never_replace_a_good_checkpoint(script, type_in, watch):
-    options = ["--gp", "1"] * (script == "wgan")  # clipping keeps weights finite at any rate
-    result = type_in(*small([script], *options, "--lr", "1e30", "--out", "wild"))
-    assert result.code == 2 and "infinite numbers" in result.err and "smaller --lr" in result.err
-    assert not list(Path("wild").glob("*.pt"))
-    watch(script, lambda step: [1.0, 1.0, 0.5, 0.5 if step != 8 else float("nan")])
-    result = type_in(*small([script], "--epochs", "3", "--out", "run"))
-    assert result.code == 2 and "epoch 2 ended in infinite numbers, unsaved" in result.err
-    assert load("run")["epoch"] == load("run", "g.pt")["epoch"] == 1 and len(read("run")) == 6
-
-
-# ---- two processes that share each batch, over the CPU's gloo
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("gan_cnn", "dcgan", "wgan")]
-
-
-def torchrun(*command):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    own = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(Path.cwd().parent)}
-    kept = {"capture_output": True, "text": True, "timeout": 600, "env": own}
-    done = subprocess.run([*launch, *map(str, command)], check=False, **kept)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.mark.parametrize("script", ["gan_mlp", *SLOW])
-def test_one_folder_and_one_voice_and_either_resumes_the_other(script, home, type_in):
-    out = torchrun(HERE / f"{script}.py", *SMALL)
-    assert out.count("epoch 2/2") == out.count("finished: ") == out.count("Discriminator(") == 1
-    assert [folder.name for folder in Path("runs").iterdir()] == [script]
-    assert not list(Path("..").glob("tmp*"))  # neither left anything in the temporary folder
-    assert all(Path("runs", script, name).exists() for name in FILES)
-    assert type_in(script, "--resume", "--epochs", "3").code == 0
-    assert "epoch 4/4" in torchrun(HERE / f"{script}.py", "--resume", "--epochs", "4")
-
-
-def test_a_batch_that_cannot_be_shared(type_in, monkeypatch):
-    monkeypatch.setattr(common, "WORLD", 2)
-    for size in ("9", "2"):
-        result = type_in("gan_mlp", *SMALL, "--batch-size", size)
-        assert result.code == 2 and "multiple of 2, 4 or more" in result.err
-    assert not Path("runs").exists()
