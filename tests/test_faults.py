@@ -183,10 +183,10 @@ def test_a_critic_needs_no_sigmoid(type_in, monkeypatch):
 def test_the_look_at_the_networks_changes_nothing(script):
     """Neither a statistic of BatchNorm, nor a random number, nor what D does next."""
     D = BatchNormDiscriminator()
+    G = Generator().eval().requires_grad_(False)
     before = {name: weight.clone() for name, weight in D.state_dict().items()}
     numbers = torch.get_rng_state()
     images = torch.zeros(8, 1, 28, 28, dtype=torch.uint8)
-    G = Generator().eval().requires_grad_(False)
     z = torch.zeros(64, 100)
     importlib.import_module(script).check_networks(G, D, z, images)
     assert D.training
@@ -276,7 +276,7 @@ def test_a_file_of_his_that_is_missing_keeps_its_traceback(line, type_in):
     indent = line[: len(line) - len(line.lstrip())]
     copy("gan_mlp", line, f'{line}{indent}open("labels.txt")\n')
     with pytest.raises(FileNotFoundError) as raised:
-        type_in("mine", *small([]))
+        type_in(*small(["mine"]))
     assert raised.value.filename == "labels.txt"
     last = raised.traceback[-1]
     assert Path(last.path).name == "mine.py"
@@ -287,7 +287,7 @@ def test_a_view_of_channels_last_keeps_torch_s_words(type_in):
     """Every tutorial has it. torch says what to write instead."""
     copy("dcgan", "self.fc1(x.flatten(1))", "self.fc1(x.view(x.shape[0], -1))")
     with pytest.raises(RuntimeError, match=r"Use \.reshape"):
-        type_in("mine", *small([]))
+        type_in(*small(["mine"]))
 
 
 def test_an_error_of_the_machine_keeps_its_words(type_in, monkeypatch):
