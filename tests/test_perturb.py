@@ -23,7 +23,7 @@ TENTH = 25.5  # of the range of grey levels
 
 # ---- generators, and what they must draw
 def trained(folder):
-    """A folder with the trained generator of data; and that generator, loaded by hand."""
+    """Put the trained generator of data into a folder. It, loaded by hand."""
     Path(folder).mkdir(parents=True)
     shutil.copy(perturb.SHIPPED, folder)
     saved = torch.load(perturb.SHIPPED, weights_only=True)
@@ -49,9 +49,9 @@ def untrained(folder, z_dim=100, lies=None):
     return G.eval()
 
 
-def noise(samples=8, seed=23231):
+def noise(samples=8, seed=23231, z_dim=100):
     random = torch.Generator().manual_seed(seed)
-    return torch.randn(samples, 100, generator=random)
+    return torch.randn(samples, z_dim, generator=random)
 
 
 def with_entry(z, position, value):
@@ -65,10 +65,20 @@ def images_of(G, z):
         return G(z)
 
 
+def picture_of(G, zs, columns):
+    """All images of all z, as the figure must show them."""
+    images = [images_of(G, z) for z in zs.values()]
+    return common.grid(torch.cat(images), columns)
+
+
+def grey_levels(images):
+    return (images.numpy()[:, 0] + 1) * 127.5
+
+
 def expected_numbers(images, compared):
     """A row of the table, worked out with numpy."""
-    grey = (images.numpy()[:, 0] + 1) * 127.5
-    change = abs(grey - (compared.numpy()[:, 0] + 1) * 127.5)
+    grey = grey_levels(images)
+    change = abs(grey - grey_levels(compared))
     down = abs(np.diff(grey, axis=1))
     across = abs(np.diff(grey, axis=2))
     numbers = {
@@ -95,13 +105,19 @@ def check_table(rows, G, zs, is_walk=False):
         if before is None:
             before = images
         wanted = expected_numbers(images, before)
-        given = {name: float(row[name]) for name in row if name not in ("seed", "row")}
-        assert given == pytest.approx(wanted, rel=1e-3, abs=1e-3), row["row"]
+        near = pytest.approx(wanted, rel=1e-3, abs=1e-3)
+        assert numbers_in(row) == near, row["row"]
         if is_walk:
             before = images
         for name, number in wanted.items():
-            columns.setdefault(name, []).append(number)
-    return {name: np.array(numbers) for name, numbers in columns.items()}
+            columns[name] = np.append(columns.get(name, []), number)
+    return columns
+
+
+def numbers_in(row):
+    numbers = dict(row)
+    del numbers["seed"], numbers["row"]
+    return {name: float(number) for name, number in numbers.items()}
 
 
 @pytest.fixture
@@ -125,7 +141,10 @@ def sheets(monkeypatch):
 
     def keep(path, picture, title="", columns=(), rows=()):
         drawn[path.name] = SimpleNamespace(
-            picture=picture, title=title, columns=list(columns), rows=list(rows)
+            picture=picture,
+            title=title,
+            columns=list(columns),
+            rows=list(rows),
         )
         save_sheet(path, picture, title, columns=columns, rows=rows)
 
@@ -151,6 +170,11 @@ def example_rows():
     return zs
 
 
+def count_growing(rows):
+    """How many rows of numbers grow from each number to the next."""
+    return (np.diff(rows) > 0).all(axis=1).sum()
+
+
 def test_the_example_as_typed_has_every_number_right(draw):
     G = trained("runs/gan_cnn")
     out = draw(EXAMPLE)
@@ -158,7 +182,7 @@ def test_the_example_as_typed_has_every_number_right(draw):
     columns = check_table(rows, G, example_rows())
     brightness = columns["brightness"][1:].reshape(5, 3)
     change = columns["change"][1:].reshape(5, 3)
-    growing = (np.diff(brightness) > 0).all(axis=1).sum()
+    growing = count_growing(brightness)
     assert columns["pixels moved %"].max() > 10, "a trained G must move some pixels"
     assert 0 < growing < 5, "here, all or none would tell less"
     check_lines(
@@ -180,8 +204,7 @@ def test_the_example_draws_what_the_table_measures(draw, sheets):
     draw(EXAMPLE)
     (sheet,) = sheets.values()
     zs = example_rows()
-    images = torch.cat([images_of(G, z) for z in zs.values()])
-    assert np.array_equal(sheet.picture, common.grid(images, columns=8))
+    assert np.array_equal(sheet.picture, picture_of(G, zs, columns=8))
     assert sheet.rows == list(zs)
     assert sheet.columns == []
     assert sheet.title == "gan_cnn.py --arch separable, epoch 20, seed 23231"
@@ -196,8 +219,7 @@ def test_the_screen_shows_the_numbers_that_are_saved(draw):
     out = draw("--ckpt here --positions 20 --values 5")
     lines = out.splitlines()
     for row in read("here", "perturb.csv"):
-        names = [name for name in row if name not in ("seed", "row")]
-        numbers = [f"{float(row[name]):.2f}" for name in names]
+        numbers = [f"{number:.2f}" for number in numbers_in(row).values()]
         (line,) = [line for line in lines if line.startswith(f"{row['row']}   ")]
         assert line.removeprefix(row["row"]).split() == numbers
     assert lines[-1] == "saved here/perturb.png here/perturb.csv"
@@ -229,8 +251,20 @@ def test_add_adds_to_the_entry(draw):
     columns = check_table(read("here", "perturb.csv"), G, zs)
     brightness = columns["brightness"][1:].reshape(2, 3)
     as_values_grow = brightness[:, [1, 2, 0]]
-    growing = (np.diff(as_values_grow) > 0).all(axis=1).sum()
+    growing = count_growing(as_values_grow)
     check_lines(out, f"brightness grows with the value at {growing} of 2 positions")
+
+
+def test_brightness_grows_if_it_does_from_every_value_to_the_next():
+    grows = [1, 2, 3]
+    falls_at_last = [1, 3, 2]
+    falls = [3, 2, 1]
+    table = {
+        "brightness": [0, *grows, *falls_at_last, *falls],
+        "change": [0] * 10,
+    }
+    lines = perturb.summary_of_entries(table, positions=[7, 8, 9], values=[-1, 5, 10])
+    assert lines[-1] == "brightness grows with the value at 1 of 3 positions"
 
 
 def test_one_value_says_nothing_of_growing(draw):
@@ -265,16 +299,16 @@ def test_interpolate_walks_along_the_sphere(draw, sheets):
     zs = {}
     for step in range(7):
         t = step / 6
-        z = torch.sin(angle * (1 - t)) * first + torch.sin(angle * t) * last
-        zs[f"{t:.2f}"] = z / torch.sin(angle)
+        of_first = torch.sin(angle * (1 - t)) / torch.sin(angle)
+        of_last = torch.sin(angle * t) / torch.sin(angle)
+        zs[f"{t:.2f}"] = of_first * first + of_last * last
     rows = read("here", "perturb.csv")
     columns = check_table(rows, G, zs, is_walk=True)
     steps = columns["change"][1:]
     check_lines(out, f"changes from step to step: {min(steps):.1f} to {max(steps):.1f}")
 
     sheet = sheets["perturb.png"]
-    images = torch.cat([images_of(G, z) for z in zs.values()])
-    assert np.array_equal(sheet.picture, common.grid(images, columns=7))
+    assert np.array_equal(sheet.picture, picture_of(G, zs, columns=7))
     assert sheet.columns == list(zs)
     assert sheet.rows == []
 
@@ -296,8 +330,7 @@ def test_each_seed_has_a_figure_and_its_rows_in_one_table(draw, sheets):
         brightness.append(columns["brightness"])
         change.append(columns["change"])
         sheet = sheets[f"perturb-seed{seed}.png"]
-        images = torch.cat([images_of(G, z) for z in zs.values()])
-        assert np.array_equal(sheet.picture, common.grid(images, columns=8))
+        assert np.array_equal(sheet.picture, picture_of(G, zs, columns=8))
         assert sheet.title.endswith(f", seed {seed}")
         assert f"\nseed {seed}\n  unchanged: brightness {brightness[-1][0]:.1f}" in out
     unchanged, changed = np.mean(brightness, axis=0)
@@ -347,8 +380,9 @@ def test_the_columns_of_the_table_by_hand():
 
 
 def test_a_pixel_moved_if_it_differs_by_more_than_a_tenth():
+    pixels = torch.tensor([[0.19, -0.19], [0.21, -0.21]])
     row = torch.zeros(1, 1, 2, 2)
-    changed = torch.tensor([[[[0.19, -0.19], [0.21, -0.21]]]])
+    changed = pixels.view(1, 1, 2, 2)
     table = perturb.measure(torch.stack([row, changed]))
     assert table["pixels moved %"] == [0, 50]
 
@@ -356,7 +390,7 @@ def test_a_pixel_moved_if_it_differs_by_more_than_a_tenth():
 # ---- corners
 def test_a_z_of_one_entry(draw):
     G = untrained("one", z_dim=1)
-    z = torch.randn(8, 1, generator=torch.Generator().manual_seed(23231))
+    z = noise(z_dim=1)
     draw("--ckpt one --values 2")
     zs = {"unchanged": z, "z[0] = 2": with_entry(z, 0, 2)}
     check_table(read("one", "perturb.csv"), G, zs)
@@ -433,7 +467,9 @@ def test_a_loaded_generator_draws_each_image_by_itself():
     G, saved = perturb.load_generator(perturb.SHIPPED)
     assert not G.training
     z = noise()
-    torch.testing.assert_close(images_of(G, z)[:1], images_of(G, z[:1]))
+    alone = images_of(G, z[:1])
+    among_others = images_of(G, z)[:1]
+    torch.testing.assert_close(alone, among_others)
     assert saved["arch"] == "separable"
     assert saved["z_dim"] == 100
 
@@ -477,7 +513,8 @@ def test_no_other_script_is_ever_run(refused, text):
 
 def test_a_script_elsewhere_is_not_run(refused):
     make_script("../outside.py", "ARCHS = {")
-    for script in ("../outside", str(Path("../outside").resolve()), "os", "", "."):
+    absolute = str(Path("../outside").resolve())
+    for script in ("../outside", absolute, "os", "", "."):
         untrained("here", lies={"script": script})
         refused(f"no {script}.py with ARCHS", "perturb", "--ckpt", "here")
 
@@ -533,7 +570,10 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("line", MISTAKES, ids=lambda line: line[:40])
+NAMES = [line[:40] for line in MISTAKES]
+
+
+@pytest.mark.parametrize("line", MISTAKES, ids=NAMES)
 def test_a_mistake_ends_in_a_message(refused, line):
     untrained("runs/here")
     for name in ("taken.png", "table.csv", "seeds-seed2.png"):
