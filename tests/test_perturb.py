@@ -23,7 +23,7 @@ TENTH = 25.5  # of the range of grey levels
 
 # ---- generators, and what they must draw
 def trained(folder):
-    """Put the trained generator of data into a folder. It, loaded by hand."""
+    """Copy the trained generator of data into a folder. Returns it, loaded by hand."""
     Path(folder).mkdir(parents=True)
     shutil.copy(perturb.SHIPPED, folder)
     saved = torch.load(perturb.SHIPPED, weights_only=True)
@@ -99,18 +99,18 @@ def check_table(rows, G, zs, is_walk=False):
     """Every label and every number of a table. Returns the columns of numbers."""
     assert [row["row"] for row in rows] == list(zs), "the labels"
     columns = {}
-    before = None
+    compared = None
     for row, z in zip(rows, zs.values()):
         images = images_of(G, z)
-        if before is None:
-            before = images
-        wanted = expected_numbers(images, before)
+        if compared is None:
+            compared = images
+        wanted = expected_numbers(images, compared)
         near = pytest.approx(wanted, rel=1e-3, abs=1e-3)
         assert numbers_in(row) == near, row["row"]
-        if is_walk:
-            before = images
         for name, number in wanted.items():
             columns[name] = np.append(columns.get(name, []), number)
+        if is_walk:  # each with the one before it; else, all with the first
+            compared = images
     return columns
 
 
