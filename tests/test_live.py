@@ -238,7 +238,7 @@ class Page:
     def __init__(self, folder):
         environment = os.environ | {"MPLBACKEND": "agg"}
         self.process = start("perturb", "--live", cwd=folder, env=environment)
-        self.alarm = threading.Timer(120, self.process.kill)  # then every wait ends
+        self.alarm = threading.Timer(300, self.process.kill)  # then every wait ends
         self.alarm.start()
 
     def wait(self):
@@ -426,7 +426,7 @@ class Browser:
         return decode(base64.b64decode(answer["data"]))
 
 
-async def until(question, seconds=30):
+async def until(question, seconds=60):
     """Ask until the answer is yes, or something. That answer."""
     end = time.monotonic() + seconds
     while not (answer := await question()):
@@ -528,5 +528,5 @@ async def drag_and_go_back(browser, address, window):
 def test_a_drag_in_a_browser_and_the_way_back(browser, page, window):
     """With a real mouse on the real page, until Ctrl-C."""
     work = drag_and_go_back(browser, page.address, window)
-    asyncio.run(asyncio.wait_for(work, timeout=100))
+    asyncio.run(asyncio.wait_for(work, timeout=200))
     assert page.press_ctrl_c() == ("", 130)
