@@ -120,7 +120,6 @@ def test_without_a_row_of_settings_a_network_trains_with_the_script_s_own(
         assert args.items() >= (settings | typed).items(), folder
 
 
-@pytest.mark.xfail(reason="perturb.py does not ask the syntax tree yet", strict=False)
 def test_archs_may_be_annotated(type_in):
     copy("gan_mlp", {"\nARCHS = {": "\nARCHS: dict = {"})
     line = tiny(["mine"])

@@ -178,8 +178,8 @@ def test_nor_one_in_a_folder_that_was_named(folder, refused, nowhere):
 
 
 def test_debian_s_package_is_a_remedy_for_fashion_mnist_only():
-    assert "apt install" in common.remedies("fashion-mnist")
-    assert "apt install" not in common.remedies("mnist")
+    assert "apt install" in common.download_advice("fashion-mnist")
+    assert "apt install" not in common.download_advice("mnist")
 
 
 # ---- the download, from a server on this machine

@@ -267,8 +267,8 @@ def copy(script, old, new):
     Path("mine.py").write_text(text.replace(old, new, 1))
 
 
-IN_MAIN = "    steps = len(images) // args.batch_size  # in an epoch\n"
-IN_THE_LOOP = "                count += 1\n"
+IN_MAIN = "    steps_per_epoch = len(images) // args.batch_size\n"
+IN_THE_LOOP = "                steps_done += 1\n"
 
 
 @pytest.mark.parametrize("line", [IN_MAIN, IN_THE_LOOP])
