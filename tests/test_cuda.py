@@ -17,8 +17,8 @@ CUDA = ["--device", "cuda"]
 def the_same_losses(one, again, other):
     """That other's losses begin with one's.
 
-    If those of one and again, which are of the same command, are the same: docs/speed.md
-    knows of a GPU and a network whose were not, once.
+    One and again are of the same command. If even they differ, as docs/speed.md knows
+    of one network, there is nothing to compare.
     """
     rows = columns(one)
     if not np.array_equal(rows, columns(again)):

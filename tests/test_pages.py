@@ -1,4 +1,4 @@
-"""What a student reads: each command on a page can be typed, each link leads somewhere."""
+"""Each command on a page can be typed, each link leads somewhere."""
 
 import importlib
 import re

@@ -36,7 +36,7 @@ def test_every_network_learns_what_it_would_have_without_a_stop(
 
 
 def test_without_a_name_it_is_the_script_s_newest_run(type_in, replace_step):
-    """Whatever its folder is called. Dry runs, damaged ones and other scripts' are none."""
+    """Whatever its folder is called. Dry runs and damaged ones do not count."""
     replace_step("gan_mlp", lambda _: GOOD)
     replace_step("gan_cnn", lambda _: GOOD)
     mine = tiny(["gan_mlp"], "--epochs", "1")

@@ -186,15 +186,12 @@ def test_auto_is_bfloat16_on_a_cpu_with_the_instructions(
     type_in, replace_step, monkeypatch
 ):
     replace_step("gan_cnn", lambda _: GOOD)
-    for has in (True, False):
-        capabilities = {"avx512_bf16": has}
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)  # noqa: B023
-        out = type_in(*tiny(["gan_cnn", "--arch", "tiny"])).out
-        assert f"cpu, {'bfloat16' if has else 'float32'}; " in out
-        # Elsewhere it is off. No device but the CPU is here to see it on.
-        assert (
-            load("runs/gan_cnn-2" if not has else "runs/gan_cnn")["args"]["bf16"] is has
-        )
+    for precision, has in (("bfloat16", True), ("float32", False)):
+        has_bf16 = {"avx512_bf16": has}
+        monkeypatch.setattr(torch.cpu, "get_capabilities", has_bf16.copy)
+        line = tiny(["gan_cnn", "--arch", "tiny"], "--out", precision)
+        assert f"cpu, {precision}; " in type_in(*line).out
+        assert load(precision)["args"]["bf16"] is has
 
 
 @each_script

@@ -196,7 +196,7 @@ def columns_and_weights(folder):
 
 
 def test_a_file_is_never_half_written(tmp_path, monkeypatch):
-    """Neither to the eye of another process, nor after a kill, nor after a power cut."""
+    """Another process never sees it so, and neither does anybody after a power cut."""
     path = tmp_path / "g.pt"
     common.write(path, b"old")
     fsync = os.fsync
