@@ -3,7 +3,9 @@
 A message says what to do. Its exit code is 2, and nothing has changed on the disk.
 """
 
+import contextlib
 import importlib
+import os
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,34 @@ def test_images_that_cannot_be_read(refused, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     with pytest.raises(common.UserError, match="Permission denied"):
         common.read_idx(Path("../data/train-images-idx3-ubyte.gz"))
+
+
+@contextlib.contextmanager
+def as_another_user():
+    """root may read everything."""
+    if os.geteuid() > 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_folder_that_may_not_be_looked_into(home):
+    locked = Path("locked")
+    locked.mkdir(mode=0o700)
+    locked.chmod(0)
+    for look in (
+        lambda: common.find_images("fashion-mnist", "locked"),
+        lambda: common.load(common.find_checkpoint("locked/run", "gan_mlp")),
+    ):
+        with (
+            as_another_user(),
+            pytest.raises(common.UserError, match="Permission denied"),
+        ):
+            look()
 
 
 # ---- networks that do not fit

@@ -247,16 +247,16 @@ def test_a_line_on_the_screen_has_the_means_of_an_epoch(script, type_in, replace
 
 
 @pytest.mark.parametrize("script", ["gan_mlp", "gan_cnn", "dcgan"])
-def test_it_says_if_D_is_never_wrong(script, type_in, replace_step):
-    cases = {
-        (0.995, 0.005): True,
-        (0.985, 0.005): False,
-        (0.995, 0.015): False,
-    }
-    for verdicts, is_said in cases.items():
-        replace_step(script, lambda _: [0.1, 9.0, *verdicts])  # noqa: B023
-        out = type_in(*small([script], "--epochs", "1")).out
-        assert ("D is never wrong" in out) == is_said, verdicts
+@pytest.mark.parametrize(
+    "D_real, D_fake, is_said",
+    [(0.995, 0.005, True), (0.985, 0.005, False), (0.995, 0.015, False)],
+)
+def test_it_says_if_D_is_never_wrong(
+    script, D_real, D_fake, is_said, type_in, replace_step
+):
+    replace_step(script, lambda _: [0.1, 9.0, D_real, D_fake])
+    out = type_in(*tiny([script], "--epochs", "1")).out
+    assert ("D is never wrong" in out) == is_said
 
 
 # ---- that it is alive
@@ -269,7 +269,7 @@ def test_in_a_file_each_line_is_there_at_once(home, tmp_path):
     with log.open("w") as file:
         process = start(*line, stdout=file, stderr=file)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while "epoch 1/9999" not in log.read_text():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
