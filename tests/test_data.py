@@ -125,6 +125,8 @@ PACKED = gzip.compress(idx(pictures(50)))
 DAMAGED = {
     "cut off": (PACKED[:-100], "is damaged"),
     "overwritten": (PACKED[:60] + b"?" * 200, "is damaged"),
+    "no packed data": (PACKED[:10] + b"?" * 200, "is damaged"),
+    "other pixels": (PACKED[:-100] + b"?" + PACKED[-99:], "is damaged"),
     "a text": (b"no images, whatever the name", "not an IDX file"),
     "labels": (bytes([0, 0, 8, 1, 0, 0, 0, 9]) + bytes(9), "not an IDX file"),
     "32x32": (idx(pictures(5, 32)), "28x28"),

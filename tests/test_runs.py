@@ -262,8 +262,9 @@ def test_it_says_if_D_is_never_wrong(
 # ---- that it is alive
 
 
-def test_in_a_file_each_line_is_there_at_once(home, tmp_path):
+def test_in_a_file_each_line_is_there_at_once(home, tmp_path, monkeypatch):
     """Python would keep the lines back until there are some thousand letters."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     line = ["gan_mlp", "--dataset", "sample", "--batch-size", "500", "--epochs", "9999"]
     log = tmp_path / "log.txt"
     with log.open("w") as file:
