@@ -194,7 +194,7 @@ def test_a_copy_trains_and_its_last_line_works(project):
 
 # What has to change in dcgan.py for images of 64x64 in colour.
 ADAPTED = {
-    "128 * 7 * 7)": "128 * 16 * 16)",
+    "nn.Linear(1024, 128 * 7 * 7)": "nn.Linear(1024, 128 * 16 * 16)",
     "nn.BatchNorm1d(128 * 7 * 7)": "nn.BatchNorm1d(128 * 16 * 16)",
     "x.view(-1, 128, 7, 7)": "x.view(-1, 128, 16, 16)",
     "nn.ConvTranspose2d(64, 1, 4": "nn.ConvTranspose2d(64, 3, 4",
