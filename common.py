@@ -727,7 +727,7 @@ def keep_rows(table, rows, epoch):
     table.seek(0)
     lines = [line for line in table.readlines() if line.endswith("\n")]
     kept = lines[: 1 + rows]
-    if len(kept) < 1 + rows:
+    if epoch and len(kept) < 1 + rows:
         print(f"* {table.name} has lost lines: {max(len(kept) - 1, 0)} of {rows}")
     elif epoch and not kept[-1].startswith(f"{epoch},"):
         raise UserError(
@@ -758,17 +758,10 @@ def append_losses(table, epoch, losses):
 @contextlib.contextmanager
 def progress_bar(folder, total, done):
     """A bar over all steps of the run. If the run is stopped, say how to go on with it."""
-    if sys.stderr.isatty():
-        look = {}
-    else:  # in a file: a line each minute shows that the run is alive
-        look = {
-            "delay": 60,
-            "mininterval": 60,
-            "maxinterval": 60,
-            "leave": False,
-            "bar_format": "{n_fmt} of {total_fmt} steps, {remaining} to go\n",
-        }
-    bar = tqdm(initial=done, total=total, unit="step", disable=RANK > 0, **look)
+    if RANK > 0 or sys.stderr.isatty():
+        bar = tqdm(initial=done, total=total, unit="step", disable=RANK > 0)
+    else:
+        bar = SignOfLife(total, done)
     try:
         yield bar
     except UserError:
@@ -783,3 +776,26 @@ def progress_bar(folder, total, done):
         raise
     finally:
         bar.close()
+
+
+class SignOfLife:
+    """Instead of a bar where there is no terminal: a line if a minute had none."""
+
+    SECONDS = 60
+
+    def __init__(self, total, done):
+        self.total = total
+        self.done = done
+        self.spoke = time.monotonic()
+
+    def update(self):
+        self.done += 1
+        if time.monotonic() - self.spoke > self.SECONDS:
+            self.write(f"step {self.done:,} of {self.total:,}")
+
+    def write(self, text):
+        print(text)
+        self.spoke = time.monotonic()
+
+    def close(self):
+        pass

@@ -342,7 +342,7 @@ def read_options():
     )
     typed, checkpoint = common.parse_args(parser, SCRIPT)
     saved = checkpoint["args"] if checkpoint else {}
-    # Who wins is the last that has an option.
+    # Of an option that several of these have, the last one counts.
     options = common.DEFAULTS | {"arch": "basic"} | saved | typed
     ours, source = SETTINGS.get(options["arch"], (OURS, PLAIN))
     settings = source if options["report"] else ours
