@@ -58,12 +58,14 @@ class Run:
     line: str  # as typed
     script: str
     steps: list = field(default_factory=list)
-    recorded: list = field(default_factory=list)  # the step, as often as it is recorded
-    pictures: dict = field(default_factory=dict)  # what was drawn in which epoch
-    files: dict = field(default_factory=dict)  # what is in g.pt and in ckpt.pt
-    wrapped: list = field(
-        default_factory=list
-    )  # how networks are, for several processes
+    # For each epoch: may its steps be recorded?
+    recorded: list = field(default_factory=list)
+    # By their epochs, what was drawn.
+    pictures: dict = field(default_factory=dict)
+    # By their names, what is in g.pt and ckpt.pt.
+    files: dict = field(default_factory=dict)
+    # For several processes: how they talk, and broadcast_buffers of G and D.
+    wrapped: list = field(default_factory=list)
 
     def epoch(self, number):
         """The steps of an epoch, which is the end of its seed."""
@@ -114,7 +116,7 @@ def train(
         return losses
 
     def watched_recorded(step, device, graph):
-        run.recorded.append(step)
+        run.recorded.append(graph)
         return step
 
     def watched_save(path, content):
