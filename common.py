@@ -63,7 +63,7 @@ def load_images(args, per_step, device="cpu"):
             path = download(dataset, folder)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             reason = " ".join(str(error).split())
-            message = f"{dataset} is not in {folder}, and no download: {reason}. {remedies(dataset)}"
+            message = f"{dataset} is not in {folder}, and no download: {reason}. {download_advice(dataset)}"
             if args.dataset or args.data_dir:
                 raise UserError(f"{message}, or try --dataset sample") from None
             stars = "*" * 78
@@ -84,7 +84,7 @@ def load_images(args, per_step, device="cpu"):
     return images.to(device), dataset
 
 
-def remedies(dataset):
+def download_advice(dataset):
     text = "Connect to the internet once, or name a folder that has it with --data-dir"
     if dataset == "fashion-mnist":
         text += ", or `apt install dataset-fashion-mnist`"
@@ -121,7 +121,11 @@ def read_idx(path):
             raise UserError(f"{path} is damaged: {error}") from None
     header = np.frombuffer(data[:16].ljust(16, b"\0"), dtype=">u4")
     kind, count, height, width = header.tolist()
-    if (kind, height, width) != (0x803, SIDE, SIDE):
+    if (kind, height, width) != (
+        0x803,
+        SIDE,
+        SIDE,
+    ):  # 0x803: bytes, in three dimensions
         raise UserError(f"{path} is not an IDX file of {SIDE}x{SIDE} images")
     if count == 0 or len(data) != 16 + count * SIDE * SIDE:
         raise UserError(
@@ -241,7 +245,8 @@ def save_losses(folder, curves, title):
     figure = Figure(figsize=(9, 3.2 * len(curves)), layout="constrained")
     panels = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
     for axes, (label, names) in zip(panels, curves.items()):
-        for name, colour in zip(names, ("tab:blue", "tab:orange")):
+        for number, name in enumerate(names):
+            colour = f"C{number}"
             axes.plot(epochs, data[name], color=colour, alpha=0.25, linewidth=0.6)
             mean = np.convolve(data[name], np.ones(window) / window, "valid")
             centres = epochs[window // 2 :][: len(mean)]
@@ -252,14 +257,16 @@ def save_losses(folder, curves, title):
         axes.set_ylim(low - 0.05, high + 0.05)
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1, 1), ncols=len(names), frameon=False
+        )
     panels[0].set_title(title, loc="left")
     panels[-1].set_xlabel("epoch")
     panels[-1].xaxis.get_major_locator().set_params(integer=True)
     save_png(folder / "losses.png", figure)
 
 
-# ==== what a command-line program needs ====
+# ==== what a command-line program needs: no lesson is in it, skip it at first ====
 
 
 def run(main):
@@ -274,7 +281,7 @@ def run(main):
     try:
         return main()
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(130)  # 128 and the number of the signal, as all programs do
     except UserError as error:
         message = str(error)  # the error itself would keep main's tensors in memory
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -282,6 +289,8 @@ def run(main):
         raise
     finally:
         signal.signal(signal.SIGTERM, before)  # a notebook goes on after a run
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     sys.exit(2)
 
@@ -336,17 +345,19 @@ def make_parser(doc, settings):
         action="store_true",
         help="the settings of the report's source, not ours",
     )
-    add("--epochs", type=number(int, 1, 9999), help="passes over the data (see below)")
-    add("--batch-size", type=number(int, 2), help="images in a step of D (see below)")
+    add(
+        "--epochs", type=number(int, 1, 9999), help="passes over the data (table below)"
+    )
+    add("--batch-size", type=number(int, 2), help="images in a step of D (table below)")
     add(
         "--lr",
         type=number(float, 1e-12, 1e30),
-        help="learning rate at first (see below)",
+        help="learning rate at first (table below)",
     )
     add(
         "--ema",
         type=number(float, 0, 0.999999),
-        help="memory of G's average; 0: none (see below)",
+        help="decay of G's average; 0: none (table below)",
     )
     add(
         "--z-dim",
@@ -356,7 +367,7 @@ def make_parser(doc, settings):
     add(
         "--bf16",
         action=argparse.BooleanOptionalAction,
-        help="compute in bfloat16 (see below)",
+        help="compute in bfloat16 (table below)",
     )
     add(
         "--graph",
@@ -491,7 +502,7 @@ def prepare_device(name):
 
 
 def keep_freed_memory():
-    """Have glibc keep freed memory for the next step: returning it took half of one."""
+    """Have glibc keep freed memory: to return it took up to half of a training step."""
     with contextlib.suppress(OSError, AttributeError):  # not on every system
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(-4, 0)  # M_MMAP_MAX
@@ -523,12 +534,11 @@ class Recorded:
     A step is hundreds of small computations, and a GPU does one in less time than Python
     needs to start the next. A graph starts them all with one command.
 
-    The first step that it is given is computed as usual (the very first of a training
-    makes what lives longer than a step, as Adam's moments), the second is recorded, and
-    from then on the record is replayed: with new images, new noise and the weights as
-    they are, but with the numbers that Python gave, as the learning rate, as they were.
-    So each epoch has a Recorded of its own. A `print` in a step is heard in its first two
-    calls only; one of a tensor's value cannot be recorded: --no-graph.
+    The first call computes the step as usual: in the first step of all, Adam makes its
+    state. The second records it. The others replay the record, with new images and new
+    noise. Numbers that Python gave, as the learning rate, are part of the record: so each
+    epoch makes a new one. A `print` in the step is heard in the first two calls only, and
+    one of a tensor's value cannot be recorded: --no-graph.
     """
 
     def __init__(self, step):

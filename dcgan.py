@@ -3,6 +3,9 @@
 Radford et al., 2015, "Unsupervised Representation Learning with Deep Convolutional
 Generative Adversarial Networks".
 
+Reports A to E are five lab reports: README.md says which. The source of a report is the
+public code on which it was written.
+
 python dcgan.py                            # report E: transposed convolutions
 python dcgan.py --arch upsample            # reports A and D: upsampling and convolutions
 python dcgan.py --report                   # the settings of the report's source
@@ -23,9 +26,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import common
 
-SCRIPT = Path(
-    __file__
-).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
+# Runs go to runs/<name of this file>: a copy of it has its own.
+SCRIPT = Path(__file__).stem
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
@@ -35,8 +37,8 @@ SCRIPT = Path(
 class Float32Tanh(nn.Tanh):
     """A Tanh that computes in float32, also where the layers before it use bfloat16.
 
-    bfloat16 has no number between 0.996 and 1. In it, a Tanh or a Sigmoid would soon be
-    exactly 1, and let no gradient pass.
+    The largest bfloat16 below 1 is 0.996. A Tanh or a Sigmoid above it would be rounded
+    to 1, and its gradient to 0.
     """
 
     def forward(self, x):
@@ -159,20 +161,20 @@ PLAIN = {  # a DCGAN as the public code has it on which the reports were written
     "epochs": 20,
     "batch_size": 64,
     "lr": 2e-4,  # Adam's learning rate, the same for G and D
-    "lr_falls_after": inf,  # from that epoch on, the rate is lr * lr_falls_after / epoch
+    "lr_falls_after": inf,  # from that epoch on: lr * lr_falls_after / epoch
     "beta1": 0.5,  # Adam's momentum
-    "r1": 0.0,  # weight of the penalty on D's slope
-    "r1_grows_after": inf,  # from that epoch on, it is r1 * epoch / r1_grows_after
-    "ema": 0.0,  # how much of the average of G is kept at each step; 0: it is G
-    "new_z": True,  # does G learn from new noise, or from the images D has just seen?
-    "bf16": False,  # do the networks compute in bfloat16?
+    "r1": 0.0,  # weight of the R1 penalty, on the slope of D
+    "r1_grows_after": inf,  # from that epoch on: r1 * epoch / r1_grows_after
+    "ema": 0.0,  # decay of G's moving average; 0: it is G itself
+    "new_z": True,  # G learns from new noise; False: from the images D has just seen
+    "bf16": False,  # the networks compute in bfloat16
     "init": "torch",  # first weights: PyTorch's own, or "dcgan": init_weights
 }
 # Ours learn faster and better: docs/quality.md says what each change bought.
 OURS = PLAIN | {"lr": 2e-3, "r1": 0.1, "ema": 0.995, "new_z": False}
 # For each network ours, then those of its report's source, which --report takes.
 # Sources: upsample is PyTorch-GAN's dcgan.py; transpose is a course exercise.
-# "auto" is bfloat16 where it was measured to be faster, and no worse: see main().
+# "auto": bfloat16 if the processor is fast in it. Measured: no worse for these networks.
 SETTINGS = {
     "upsample": (
         OURS | {"bf16": "auto"},
@@ -193,8 +195,8 @@ SETTINGS = {
 
 # ---- training
 
-# What train_step returns, in this order: the columns of losses.csv, the lines of
-# losses.png, a panel for each row. loss_D comes without the penalty.
+# train_step returns these numbers in this order: the columns of losses.csv, and the
+# lines of losses.png with a panel for each row. loss_D is without the penalty.
 CURVES = {
     "loss": ("loss_D", "loss_G"),
     "output of D": ("D(x)", "D(G(z))"),
@@ -204,16 +206,15 @@ EPS = 1e-12  # keeps a logarithm from being infinite
 
 
 def slope_penalty(D, real):
-    """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
+    """R1 (Mescheder et al., 2018): half the squared gradient of D's logit at real images.
 
-    Without it, a D that is too good for G becomes steeper and steeper, until G learns
-    nothing.
+    It keeps D from being so sure of every image that G learns nothing from it.
     """
     real = real.detach().requires_grad_()
     # logit() undoes the Sigmoid. clamp keeps it finite; outside its bounds the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
-    squared_lengths = slope.square().flatten(1).sum(dim=1)  # one for each image
+    squared_lengths = slope.square().flatten(1).sum(dim=1)  # [N]
     return squared_lengths.mean() / 2
 
 
@@ -221,8 +222,8 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     """One step of D and one of G, on real images and as many generated ones."""
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
-    # D learns to say 1 of real and 0 of generated images: it maximises
-    # log D(x) + log(1 - D(G(z))). The loss is the negative, as in BCELoss.
+    # D learns to give 1 for real and 0 for generated images: it maximises
+    # log D(x) + log(1 - D(G(z))). The loss is nn.BCELoss with these labels, written out.
     with autocast:
         fake = G(z)
         D_real = D(real)
@@ -233,8 +234,8 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     (loss_D + r1 * penalty).backward()
     opt_D.step()
 
-    # G learns to make D say 1: it maximises log D(G(z)), with the D that has just learned.
-    # D must not learn from this: while it is frozen, its gradients are not even computed.
+    # G learns to make D give 1: it maximises log D(G(z)), with the D that has just
+    # learned. Only opt_G takes a step now: freezing D saves the time of its gradients.
     D.requires_grad_(False)
     with autocast:
         if new_z:
@@ -251,20 +252,21 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
 
 
 def update_average(average, G, ema, step):
-    """Move the average of G's weights and BatchNorm statistics towards those of G.
+    """An exponential moving average (EMA) of G's weights and BatchNorm statistics.
 
-    The newest weighs 1 at the first step, so that the untrained G is forgotten; then less
-    and less, down to 1 - ema.
+    The new values count 1 at the first step, so that the untrained G is forgotten; then
+    less and less, down to 1 - ema.
     """
     weight = max(1 - ema, 10 / (step + 9))
-    for mean, newest in zip(average.state_dict().values(), G.state_dict().values()):
-        if mean.is_floating_point():  # not BatchNorm's count of batches
-            mean.lerp_(newest, weight)  # mean + weight * (newest - mean)
+    for old, new in zip(average.state_dict().values(), G.state_dict().values()):
+        if old.is_floating_point():  # not BatchNorm's count of batches
+            old.lerp_(new, weight)  # old + weight * (new - old)
 
 
 def batches(images, args, epoch):
-    """The real images of an epoch, in an order of its own, from bytes to [-1, 1]."""
+    """The real images of an epoch, shuffled anew, from bytes to [-1, 1]."""
     # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
+    # There are fewer than 10,000 epochs, so no two runs share one.
     seed = 10_000 * args.seed + epoch
     torch.manual_seed(seed)
     order = torch.randperm(len(images)).to(images.device)
@@ -279,13 +281,14 @@ def batches(images, args, epoch):
 
 def check_networks(average, D, z, images):
     """Before hours of training: do the networks fit the images and each other?"""
-    fake = average(z)
+    fake = average(z)  # so far a copy of G, but it does not train
     if fake.shape[1:] != images.shape[1:]:
         made, wanted = list(fake.shape[1:]), list(images.shape[1:])
         raise common.UserError(f"G makes images of {made}, the real ones are {wanted}")
     D.eval()
     with torch.no_grad():
-        verdict = D(1000 * fake)  # far from any image: a D without a Sigmoid shows
+        # 1000 times too bright: without a Sigmoid, what D gives is far outside [0, 1].
+        verdict = D(1000 * fake)
     D.train()
     if verdict.shape != (len(z),):
         raise common.UserError(
@@ -303,43 +306,48 @@ def check_training(losses, G, D, epoch):
             f"epoch {epoch} ended in infinite numbers, unsaved: try a smaller --lr"
         )
     last = dict(zip(LOSSES, losses[-1].tolist()))
-    if last["loss_G"] < 0.01 or last["D(x)"] < EPS:
-        # D says 1, or 0, of every image. There a Sigmoid has no gradient left.
+    all_are_real = last["loss_G"] < 0.01  # D gives 1 even for generated images
+    all_are_fake = last["D(x)"] < EPS  # D gives 0 even for real images
+    if all_are_real or all_are_fake:  # a Sigmoid at 1 or at 0 has no gradient
         raise common.UserError(f"D is stuck, epoch {epoch} unsaved: try a smaller --lr")
 
 
 def read_options():
-    """The network's settings; over them what was saved, with --resume, or typed."""
+    """All options: what was typed counts most, then what was saved, then SETTINGS."""
     parser = common.make_parser(__doc__, SETTINGS)
     parser.add_argument("--arch", choices=ARCHS, help="the network (transpose)")
     parser.add_argument(
-        "--beta1", type=common.number(float, 0, 0.999), help="of Adam (see below)"
+        "--beta1", type=common.number(float, 0, 0.999), help="of Adam (table below)"
     )
     parser.add_argument(
         "--r1",
         type=common.number(float, 0),
-        help="weight of the penalty on D's slope (see below)",
+        help="weight of the penalty on D's slope (table below)",
     )
     typed, checkpoint = common.parse_args(parser, SCRIPT)
-    saved = checkpoint["args"] if checkpoint else {}
-    # Of an option that several of these have, the last one counts.
-    options = common.DEFAULTS | {"arch": "transpose"} | saved | typed
+    options = common.DEFAULTS | {"arch": "transpose"}
+    if checkpoint:
+        options |= checkpoint["args"]
+    options |= typed
     ours, source = SETTINGS.get(options["arch"], (OURS, PLAIN))
-    settings = source if options["report"] else ours
-    args = argparse.Namespace(**(settings | options))
+    row = source if options["report"] else ours
+    args = argparse.Namespace(**(row | options))
     common.check_shares(args.batch_size)
     return args, checkpoint
 
 
 def main():
+    # ---- options, device, data
     args, checkpoint = read_options()
     device = common.prepare_device(args.device)
-    if args.bf16 == "auto":  # on a CPU that has instructions for it; few gain on a GPU
+    if args.bf16 == "auto":  # yes on a CPU that has instructions for it; on a GPU, no
         has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
         args.bf16 = device.type == "cpu" and has_bf16
-    images, args.dataset = common.load_images(args, args.batch_size, device)
-    steps = len(images) // args.batch_size  # in an epoch
+    images, dataset = common.load_images(args, args.batch_size, device)
+    args.dataset = dataset  # saved: --resume must find the same
+    steps_per_epoch = len(images) // args.batch_size
 
+    # ---- networks and optimizers
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G = make_G(args.z_dim)
@@ -347,19 +355,16 @@ def main():
     if args.init == "dcgan":
         G.apply(init_weights)
         D.apply(init_weights)
-    # channels_last is a faster layout for convolutions. A network that takes images apart
-    # by x.view(...) must then say x.reshape(...) or x.flatten(1).
+    # channels_last is a layout in memory in which convolutions are faster. x.view(...) of
+    # what a convolution gives then fails: write x.reshape(...), or x.flatten(1).
     G = G.to(device, memory_format=torch.channels_last)
     D = D.to(device, memory_format=torch.channels_last)
-    opt_G = torch.optim.Adam(
-        G.parameters(), lr=args.lr, betas=(args.beta1, 0.999), fused=True
-    )
-    opt_D = torch.optim.Adam(
-        D.parameters(), lr=args.lr, betas=(args.beta1, 0.999), fused=True
-    )
-    # An average of G draws the samples: it changes less from epoch to epoch than G.
+    betas = (args.beta1, 0.999)
+    opt_G = torch.optim.Adam(G.parameters(), lr=args.lr, betas=betas, fused=True)
+    opt_D = torch.optim.Adam(D.parameters(), lr=args.lr, betas=betas, fused=True)
+    # A moving average of G draws the samples: they are steadier than G's own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # every picture is of these 64
     check_networks(average, D, fixed_z, images)
     print(G)
     print(D)
@@ -367,8 +372,9 @@ def main():
     precision = "bfloat16" if args.bf16 else "float32"
     print(f"{device}, {precision}; {', '.join(used)}")
 
+    # ---- a folder, and with --resume the state of its last epoch
     folder = common.run_folder(args, checkpoint, SCRIPT)
-    done = 0  # epochs
+    epochs_done = 0
     if checkpoint:
         with common.refuse_misfit(folder):
             G.load_state_dict(checkpoint["G"])
@@ -376,85 +382,92 @@ def main():
             average.load_state_dict(checkpoint["average"])
             opt_G.load_state_dict(checkpoint["opt_G"])
             opt_D.load_state_dict(checkpoint["opt_D"])
-        done = checkpoint["epoch"]
-    own_G = G  # without the wrapper that follows, as checkpoints have them
-    own_D = D
+        epochs_done = checkpoint["epoch"]
+    raw_G = G  # without DistributedDataParallel: these go into checkpoints
+    raw_D = D
     if common.WORLD > 1:  # under torchrun: several processes, each with its share
         backend = "nccl" if device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend)
         G = DistributedDataParallel(G, broadcast_buffers=False)
         D = DistributedDataParallel(D, broadcast_buffers=False)
+    steps_done = epochs_done * steps_per_epoch
     writer = None
     if args.tensorboard and common.RANK == 0:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        writer = SummaryWriter(folder / "tensorboard", purge_step=done * steps + 1)
+        writer = SummaryWriter(folder / "tensorboard", purge_step=steps_done + 1)
 
+    # ---- the loop
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
     quarters = [round(args.epochs * part / 4) for part in range(5)]
+    total = args.epochs * steps_per_epoch
+    # losses.csv stays locked while we train; the bar says how to resume if we are stopped
     with (
-        common.open_losses(folder, LOSSES, done, steps) as table,
-        common.progress_bar(folder, args.epochs * steps, done * steps) as bar,
+        common.open_losses(folder, LOSSES, epochs_done, steps_per_epoch) as table,
+        common.progress_bar(folder, total, steps_done) as bar,
     ):
         began = time.monotonic()
-        if done == 0:
+        if epochs_done == 0:
             common.save_samples(folder, 0, average(fixed_z), images, quarters)
-        for epoch in range(done + 1, args.epochs + 1):
+        for epoch in range(epochs_done + 1, args.epochs + 1):
             lr = args.lr * min(1, args.lr_falls_after / epoch)
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = lr
             r1 = args.r1 * max(1, epoch / args.r1_grows_after)
             settings = {"bf16": args.bf16, "r1": r1, "new_z": args.new_z}
-            step = common.recorded(train_step, device, args.graph)  # on CUDA: a graph
-            count = (epoch - 1) * steps  # of all steps so far
+            # train_step itself; on CUDA a recording of it, anew in each epoch
+            step = common.recorded(train_step, device, args.graph)
             losses = []
             for real in batches(images, args, epoch):
                 z = torch.randn(len(real), args.z_dim, device=device)
                 losses.append(step(G, D, opt_G, opt_D, real, z, **settings))
-                count += 1
-                update_average(average, own_G, args.ema, count)
+                steps_done += 1
+                update_average(average, raw_G, args.ema, steps_done)
                 bar.update()
-            # Until here nothing has waited for the device.
+            # Only here does the CPU wait for the device: no .item() in the loop above.
             losses = torch.stack(losses).cpu()
 
-            check_training(losses, own_G, own_D, epoch)
+            check_training(losses, raw_G, raw_D, epoch)
             common.append_losses(table, epoch, losses)
             means = dict(zip(LOSSES, losses.mean(dim=0).tolist()))
             text = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - began  # since the last such line
             began = time.monotonic()
             bar.write(f"epoch {epoch}/{args.epochs}  {text}  {seconds:.2f} s")
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
                 bar.write("D is never wrong, so G learns nothing: try a smaller --lr")
             if writer:
+                first_step = steps_done - steps_per_epoch + 1
                 for name, values in zip(LOSSES, losses.T.tolist()):
-                    for number, value in enumerate(values, start=count - steps + 1):
+                    for number, value in enumerate(values, start=first_step):
                         writer.add_scalar(name, value, number)
-                writer.flush()
-            every = args.sample_every
-            if epoch in quarters or (every and epoch % every == 0):
+            is_extra = args.sample_every and epoch % args.sample_every == 0
+            if epoch in quarters or is_extra:
                 samples = average(fixed_z)
                 common.save_samples(folder, epoch, samples, images, quarters)
                 common.save_losses(folder, CURVES, title)
                 if writer:
                     writer.add_images("samples", (samples + 1) / 2, epoch)
-            run = {
+            if writer:
+                writer.flush()
+
+            header = {
                 "script": SCRIPT,
                 "arch": args.arch,
                 "z_dim": args.z_dim,
                 "epoch": epoch,
                 "args": vars(args),
             }
-            generator = {"state_dict": average.state_dict()}
-            state = {
-                "G": own_G.state_dict(),
-                "D": own_D.state_dict(),
+            generator = header | {"state_dict": average.state_dict()}
+            checkpoint = header | {
+                "G": raw_G.state_dict(),
+                "D": raw_D.state_dict(),
                 "average": average.state_dict(),
                 "opt_G": opt_G.state_dict(),
                 "opt_D": opt_D.state_dict(),
             }
-            common.save(folder / "g.pt", run | generator)
-            common.save(folder / "ckpt.pt", run | state)
+            common.save(folder / "g.pt", generator)
+            common.save(folder / "ckpt.pt", checkpoint)
     print(f"finished: {folder}")
     print(f'next: python perturb.py --ckpt "{folder / "g.pt"}"')
 

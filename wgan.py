@@ -4,6 +4,8 @@ from the data.
 Arjovsky et al., 2017, "Wasserstein GAN"; Gulrajani et al., 2017, "Improved Training of
 Wasserstein GANs".
 
+Report E is a lab report: README.md says which.
+
 python wgan.py                       # RMSprop, and the critic's weights are clipped
 python wgan.py --report              # as published: the settings of report E's source
 python wgan.py --gp 10               # a gradient penalty instead of clipping (WGAN-GP)
@@ -26,9 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 import common
 
-SCRIPT = Path(
-    __file__
-).stem  # its runs go to runs/SCRIPT: a copy of this file has its own
+# Runs go to runs/<name of this file>: a copy of it has its own.
+SCRIPT = Path(__file__).stem
 
 # ---- networks
 # G maps noise z [N, z_dim] to images [N, 1, 28, 28] in [-1, 1].
@@ -38,8 +39,8 @@ SCRIPT = Path(
 class Float32Tanh(nn.Tanh):
     """A Tanh that computes in float32, also where the layers before it use bfloat16.
 
-    bfloat16 has no number between 0.996 and 1. In it, a Tanh would soon be exactly 1, and
-    let no gradient pass.
+    The largest bfloat16 below 1 is 0.996. A Tanh above it would be rounded to 1, and its
+    gradient to 0.
     """
 
     def forward(self, x):
@@ -95,19 +96,19 @@ PLAIN = {  # as published, and as the exercise has it on which report E was writ
     "epochs": 150,
     "batch_size": 128,
     "lr": 5e-5,  # RMSprop's learning rate, or Adam's with --gp; the same for G and D
-    "lr_falls_after": inf,  # from that epoch on, the rate is lr * lr_falls_after / epoch
+    "lr_falls_after": inf,  # from that epoch on: lr * lr_falls_after / epoch
     "n_critic": 5,  # steps of D to one of G
     "clip": 0.01,  # bound of D's weights
     "gp": 0.0,  # weight of the gradient penalty; 0: D's weights are clipped instead
-    "ema": 0.0,  # how much of the average of G is kept at each step; 0: it is G
-    "new_z": True,  # does G learn from new noise, or from the images D has just seen?
-    "bf16": False,  # do the networks compute in bfloat16?
+    "ema": 0.0,  # decay of G's moving average; 0: it is G itself
+    "new_z": True,  # G learns from new noise; False: from the images D has just seen
+    "bf16": False,  # the networks compute in bfloat16
 }
 # Ours learn faster and better: docs/quality.md says what each change bought.
 OURS = PLAIN | {"epochs": 20, "ema": 0.999, "new_z": False, "bf16": "auto"}
 # Ours, then those of the source, which --report takes: for --gp, the paper's, but for its
 # epochs, which are of larger images.
-# "auto" is bfloat16 where it was measured to be faster, and no worse: see main().
+# "auto": bfloat16 if the processor is fast in it. Measured: no worse for these networks.
 SETTINGS = {
     "clip": (OURS, PLAIN),
     "gp": (
@@ -118,8 +119,8 @@ SETTINGS = {
 
 # ---- training
 
-# What train_step returns, in this order: the columns of losses.csv, the lines of
-# losses.png, a panel for each row.
+# train_step returns these numbers in this order: the columns of losses.csv, and the
+# lines of losses.png with a panel for each row.
 CURVES = {
     "Wasserstein estimate": ("distance",),
     "loss": ("loss_D", "loss_G"),
@@ -133,7 +134,7 @@ def gradient_penalty(D, real, fake):
     share = torch.rand(len(real), 1, 1, 1, device=real.device)
     between = (share * real + (1 - share) * fake).requires_grad_()
     (slope,) = torch.autograd.grad(D(between).sum(), between, create_graph=True)
-    lengths = slope.flatten(1).norm(dim=1)  # one for each image
+    lengths = slope.flatten(1).norm(dim=1)  # [N]
     return (lengths - 1).square().mean()
 
 
@@ -166,8 +167,8 @@ def train_step(
                 weight.data.clamp_(-clip, clip)
         losses.append(torch.stack([distance, loss_D, D_real, D_fake]).detach())
 
-    # G learns to raise the score of its images. D must not learn from this: while it is
-    # frozen, its gradients are not even computed.
+    # G learns to raise the score of its images. Only opt_G takes a step now: freezing D
+    # saves the time of its gradients.
     D.requires_grad_(False)
     with autocast:
         if new_z:
@@ -185,23 +186,24 @@ def train_step(
 
 
 def update_average(average, G, ema, step):
-    """Move the average of G's weights and BatchNorm statistics towards those of G.
+    """An exponential moving average (EMA) of G's weights and BatchNorm statistics.
 
-    The newest weighs 1 at the first step, so that the untrained G is forgotten; then less
-    and less, down to 1 - ema.
+    The new values count 1 at the first step, so that the untrained G is forgotten; then
+    less and less, down to 1 - ema.
     """
     weight = max(1 - ema, 10 / (step + 9))
-    for mean, newest in zip(average.state_dict().values(), G.state_dict().values()):
-        if mean.is_floating_point():  # not BatchNorm's count of batches
-            mean.lerp_(newest, weight)  # mean + weight * (newest - mean)
+    for old, new in zip(average.state_dict().values(), G.state_dict().values()):
+        if old.is_floating_point():  # not BatchNorm's count of batches
+            old.lerp_(new, weight)  # old + weight * (new - old)
 
 
 def batches(images, args, epoch):
-    """The real images of an epoch, in an order of its own, from bytes to [-1, 1].
+    """The real images of an epoch, shuffled anew, from bytes to [-1, 1].
 
     A step takes n_critic batches of them, one for each step of the critic.
     """
     # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
+    # There are fewer than 10,000 epochs, so no two runs share one.
     seed = 10_000 * args.seed + epoch
     torch.manual_seed(seed)
     order = torch.randperm(len(images)).to(images.device)
@@ -217,7 +219,7 @@ def batches(images, args, epoch):
 
 def check_networks(average, D, z, images):
     """Before hours of training: do the networks fit the images and each other?"""
-    fake = average(z)
+    fake = average(z)  # so far a copy of G, but it does not train
     if fake.shape[1:] != images.shape[1:]:
         made, wanted = list(fake.shape[1:]), list(images.shape[1:])
         raise common.UserError(f"G makes images of {made}, the real ones are {wanted}")
@@ -241,19 +243,19 @@ def check_training(losses, G, D, epoch):
 
 
 def read_options():
-    """The network's settings; over them what was saved, with --resume, or typed."""
+    """All options: what was typed counts most, then what was saved, then SETTINGS."""
     parser = common.make_parser(__doc__, SETTINGS)
     parser.add_argument("--arch", choices=ARCHS, help="the network (transpose)")
     parser.add_argument(
         "--n-critic",
         type=common.number(int, 1),
-        help="steps of D to one of G (see below)",
+        help="steps of D to one of G (table below)",
     )
     either = parser.add_mutually_exclusive_group()
     either.add_argument(
         "--clip",
         type=common.number(float, 1e-12),
-        help="bound of D's weights (see below)",
+        help="bound of D's weights (table below)",
     )
     either.add_argument(
         "--gp",
@@ -262,32 +264,36 @@ def read_options():
         help="weight of a gradient penalty instead: try 10",
     )
     typed, checkpoint = common.parse_args(parser, SCRIPT)
-    saved = checkpoint["args"] if checkpoint else {}
-    # Of an option that several of these have, the last one counts.
-    options = common.DEFAULTS | {"arch": "transpose"} | saved | typed
+    options = common.DEFAULTS | {"arch": "transpose"}
+    if checkpoint:
+        options |= checkpoint["args"]
+    options |= typed
     ours, source = SETTINGS["gp" if options.get("gp") else "clip"]
-    settings = source if options["report"] else ours
-    args = argparse.Namespace(**(settings | options))
+    row = source if options["report"] else ours
+    args = argparse.Namespace(**(row | options))
     common.check_shares(args.batch_size)
     return args, checkpoint
 
 
 def main():
+    # ---- options, device, data
     args, checkpoint = read_options()
     device = common.prepare_device(args.device)
-    if args.bf16 == "auto":  # on a CPU that has instructions for it; few gain on a GPU
+    if args.bf16 == "auto":  # yes on a CPU that has instructions for it; on a GPU, no
         has_bf16 = torch.cpu.get_capabilities().get("avx512_bf16", False)
         args.bf16 = device.type == "cpu" and has_bf16
     per_step = args.n_critic * args.batch_size  # images
-    images, args.dataset = common.load_images(args, per_step, device)
-    steps = len(images) // per_step  # in an epoch
+    images, dataset = common.load_images(args, per_step, device)
+    args.dataset = dataset  # saved: --resume must find the same
+    steps_per_epoch = len(images) // per_step
 
+    # ---- networks and optimizers
     torch.manual_seed(10_000 * args.seed)
     make_G, make_D = ARCHS[args.arch]
     G = make_G(args.z_dim)
     D = make_D()
-    # channels_last is a faster layout for convolutions. A network that takes images apart
-    # by x.view(...) must then say x.reshape(...) or x.flatten(1).
+    # channels_last is a layout in memory in which convolutions are faster. x.view(...) of
+    # what a convolution gives then fails: write x.reshape(...), or x.flatten(1).
     G = G.to(device, memory_format=torch.channels_last)
     D = D.to(device, memory_format=torch.channels_last)
     if args.gp:
@@ -297,9 +303,9 @@ def main():
     else:
         opt_G = torch.optim.RMSprop(G.parameters(), lr=args.lr)
         opt_D = torch.optim.RMSprop(D.parameters(), lr=args.lr)
-    # An average of G draws the samples: it changes less from epoch to epoch than G.
+    # A moving average of G draws the samples: they are steadier than G's own.
     average = copy.deepcopy(G).eval().requires_grad_(False)
-    fixed_z = torch.randn(64, args.z_dim).to(device)  # of all samples
+    fixed_z = torch.randn(64, args.z_dim).to(device)  # every picture is of these 64
     check_networks(average, D, fixed_z, images)
     print(G)
     print(D)
@@ -308,8 +314,9 @@ def main():
     precision = "bfloat16" if args.bf16 else "float32"
     print(f"{device}, {precision}; {', '.join(used)}")
 
+    # ---- a folder, and with --resume the state of its last epoch
     folder = common.run_folder(args, checkpoint, SCRIPT)
-    done = 0  # epochs
+    epochs_done = 0
     if checkpoint:
         with common.refuse_misfit(folder):
             G.load_state_dict(checkpoint["G"])
@@ -317,25 +324,29 @@ def main():
             average.load_state_dict(checkpoint["average"])
             opt_G.load_state_dict(checkpoint["opt_G"])
             opt_D.load_state_dict(checkpoint["opt_D"])
-        done = checkpoint["epoch"]
-    own_G = G  # without the wrapper that follows, as checkpoints have them
-    own_D = D
+        epochs_done = checkpoint["epoch"]
+    raw_G = G  # without DistributedDataParallel: these go into checkpoints
+    raw_D = D
     if common.WORLD > 1:  # under torchrun: several processes, each with its share
         backend = "nccl" if device.type == "cuda" else "gloo"
         torch.distributed.init_process_group(backend)
         G = DistributedDataParallel(G, broadcast_buffers=False)
         D = DistributedDataParallel(D, broadcast_buffers=False)
+    steps_done = epochs_done * steps_per_epoch
     writer = None
     if args.tensorboard and common.RANK == 0:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        writer = SummaryWriter(folder / "tensorboard", purge_step=done * steps + 1)
+        writer = SummaryWriter(folder / "tensorboard", purge_step=steps_done + 1)
 
+    # ---- the loop
     title = f"{SCRIPT}.py --gp {args.gp:g}, {args.dataset}"
     quarters = [round(args.epochs * part / 4) for part in range(5)]
+    total = args.epochs * steps_per_epoch
+    # losses.csv stays locked while we train; the bar says how to resume if we are stopped
     with (
-        common.open_losses(folder, LOSSES, done, steps) as table,
-        common.progress_bar(folder, args.epochs * steps, done * steps) as bar,
+        common.open_losses(folder, LOSSES, epochs_done, steps_per_epoch) as table,
+        common.progress_bar(folder, total, steps_done) as bar,
     ):
         settings = {
             "n_critic": args.n_critic,
@@ -345,60 +356,63 @@ def main():
             "new_z": args.new_z,
         }
         began = time.monotonic()
-        if done == 0:
+        if epochs_done == 0:
             common.save_samples(folder, 0, average(fixed_z), images, quarters)
-        for epoch in range(done + 1, args.epochs + 1):
+        for epoch in range(epochs_done + 1, args.epochs + 1):
             lr = args.lr * min(1, args.lr_falls_after / epoch)
             for group in opt_G.param_groups + opt_D.param_groups:
                 group["lr"] = lr
-            step = common.recorded(train_step, device, args.graph)  # on CUDA: a graph
-            count = (epoch - 1) * steps  # of all steps so far
+            # train_step itself; on CUDA a recording of it, anew in each epoch
+            step = common.recorded(train_step, device, args.graph)
             losses = []
             for real in batches(images, args, epoch):
                 z = torch.randn(len(real), args.z_dim, device=device)
                 losses.append(step(G, D, opt_G, opt_D, real, z, **settings))
-                count += 1
-                update_average(average, own_G, args.ema, count)
+                steps_done += 1
+                update_average(average, raw_G, args.ema, steps_done)
                 bar.update()
-            # Until here nothing has waited for the device.
+            # Only here does the CPU wait for the device: no .item() in the loop above.
             losses = torch.stack(losses).cpu()
 
-            check_training(losses, own_G, own_D, epoch)
+            check_training(losses, raw_G, raw_D, epoch)
             common.append_losses(table, epoch, losses)
             means = dict(zip(LOSSES, losses.mean(dim=0).tolist()))
             text = "  ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - began  # since the last such line
             began = time.monotonic()
             bar.write(f"epoch {epoch}/{args.epochs}  {text}  {seconds:.2f} s")
             if writer:
+                first_step = steps_done - steps_per_epoch + 1
                 for name, values in zip(LOSSES, losses.T.tolist()):
-                    for number, value in enumerate(values, start=count - steps + 1):
+                    for number, value in enumerate(values, start=first_step):
                         writer.add_scalar(name, value, number)
-                writer.flush()
-            every = args.sample_every
-            if epoch in quarters or (every and epoch % every == 0):
+            is_extra = args.sample_every and epoch % args.sample_every == 0
+            if epoch in quarters or is_extra:
                 samples = average(fixed_z)
                 common.save_samples(folder, epoch, samples, images, quarters)
                 common.save_losses(folder, CURVES, title)
                 if writer:
                     writer.add_images("samples", (samples + 1) / 2, epoch)
-            run = {
+            if writer:
+                writer.flush()
+
+            header = {
                 "script": SCRIPT,
                 "arch": args.arch,
                 "z_dim": args.z_dim,
                 "epoch": epoch,
                 "args": vars(args),
             }
-            generator = {"state_dict": average.state_dict()}
-            state = {
-                "G": own_G.state_dict(),
-                "D": own_D.state_dict(),
+            generator = header | {"state_dict": average.state_dict()}
+            checkpoint = header | {
+                "G": raw_G.state_dict(),
+                "D": raw_D.state_dict(),
                 "average": average.state_dict(),
                 "opt_G": opt_G.state_dict(),
                 "opt_D": opt_D.state_dict(),
             }
-            common.save(folder / "g.pt", run | generator)
-            common.save(folder / "ckpt.pt", run | state)
+            common.save(folder / "g.pt", generator)
+            common.save(folder / "ckpt.pt", checkpoint)
     print(f"finished: {folder}")
     print(f'next: python perturb.py --ckpt "{folder / "g.pt"}"')
 

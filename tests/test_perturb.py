@@ -1,282 +1,617 @@
-"""perturb.py: its pictures and numbers worked out anew, and every mistake."""
+"""perturb.py: its figures and numbers worked out anew, and every mistake."""
 
-import asyncio
-import io
 import itertools
-import json
 import os
-import signal
+import shutil
 import sys
-import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from conftest import HERE, read, small, start
-from matplotlib.backend_bases import MouseEvent
+from conftest import HERE, read
 
 import common
+import gan_cnn
 import gan_mlp
 import perturb
 
-SHORT = ["--positions", "0", "--values", "1"]
+TENTH = 25.5  # of the range of grey levels
 
 
-def generator(folder, z_dim=100, changes=()):
-    """A g.pt as a run leaves it, of an untrained generator."""
-    torch.manual_seed(0)
-    G = gan_mlp.BasicGenerator(z_dim)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    content = {"script": "gan_mlp", "arch": "basic", "z_dim": z_dim, "epoch": 3, "args": {}}
-    torch.save(content | {"state_dict": G.state_dict()} | dict(changes), Path(folder, "g.pt"))
+# ---- generators, and what they must draw
+def trained(folder):
+    """Copy the trained generator of data into a folder. Returns it, loaded by hand."""
+    Path(folder).mkdir(parents=True)
+    shutil.copy(perturb.SHIPPED, folder)
+    saved = torch.load(perturb.SHIPPED, weights_only=True)
+    G = gan_cnn.SeparableGenerator(saved["z_dim"])
+    G.load_state_dict(saved["state_dict"])
     return G.eval()
 
 
-def noise(samples=8, seed=23231):
-    return torch.randn(samples, 100, generator=torch.Generator().manual_seed(seed))
+def untrained(folder, z_dim=100, lies=None):
+    """A g.pt as a run leaves it, but for what lies says; and its generator."""
+    torch.manual_seed(0)
+    G = gan_mlp.BasicGenerator(z_dim)
+    content = {
+        "script": "gan_mlp",
+        "arch": "basic",
+        "z_dim": z_dim,
+        "epoch": 3,
+        "args": {},
+        "state_dict": G.state_dict(),
+    }
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    torch.save(content | (lies or {}), Path(folder, "g.pt"))
+    return G.eval()
 
 
-def change(z, position, value):
+def noise(samples=8, seed=23231, z_dim=100):
+    random = torch.Generator().manual_seed(seed)
+    return torch.randn(samples, z_dim, generator=random)
+
+
+def with_entry(z, position, value):
     changed = z.numpy().copy()
     changed[:, position] = value
     return torch.from_numpy(changed)
 
 
-def check_table(rows, G, zs, walk=False):
-    """Every label and number, worked out with numpy from the z of each row. Returns the numbers."""
+def images_of(G, z):
     with torch.no_grad():
-        grey = np.stack([(G(z).numpy()[:, 0] + 1) * 127.5 for z in zs.values()])
-    moved = abs(grey - (grey[[0, *range(len(grey) - 1)]] if walk else grey[0]))
-    steps = [abs(np.diff(grey, axis=axis)).mean((1, 2, 3)) for axis in (2, 3)]
-    pairs = itertools.combinations(range(grey.shape[1]), 2)
-    pairs = [abs(grey[:, one] - grey[:, other]).mean((1, 2)) for one, other in pairs]
+        return G(z)
+
+
+def picture_of(G, zs, columns):
+    """All images of all z, as the figure must show them."""
+    images = [images_of(G, z) for z in zs.values()]
+    return common.grid(torch.cat(images), columns)
+
+
+def grey_levels(images):
+    return (images.numpy()[:, 0] + 1) * 127.5
+
+
+def expected_numbers(images, compared):
+    """A row of the table, worked out with numpy."""
+    grey = grey_levels(images)
+    change = abs(grey - grey_levels(compared))
+    down = abs(np.diff(grey, axis=1))
+    across = abs(np.diff(grey, axis=2))
     numbers = {
-        "brightness": grey.mean((1, 2, 3)),
-        "change": moved.mean((1, 2, 3)),
-        "pixels moved %": (moved > 25.5).mean((1, 2, 3)) * 100,
-        "sharpness": np.mean(steps, axis=0),
+        "brightness": grey.mean(),
+        "change": change.mean(),
+        "pixels moved %": 100 * (change > TENTH).mean(),
+        "sharpness": (down.mean() + across.mean()) / 2,
     }
-    numbers |= {"diversity": np.mean(pairs, axis=0)} if pairs else {}
-    assert [row["row"] for row in rows] == list(zs)
-    for name, wanted in numbers.items():
-        given = [float(row[name]) for row in rows]
-        np.testing.assert_allclose(given, wanted, rtol=1e-3, atol=1e-3, err_msg=name)
+    distances = []
+    for one, other in itertools.combinations(grey, 2):
+        distances.append(abs(one - other).mean())
+    if distances:
+        numbers["diversity"] = np.mean(distances)
     return numbers
 
 
-def test_the_example_as_typed(type_in):
-    G, z = generator("runs/gan_mlp"), noise()
-    positions = ["--positions", "0", "20", "40", "60", "80"]
-    result = type_in("perturb", "--ckpt", "g.pt", *positions, "--values", "-1", "5", "10")
-    assert result.code == 0 and result.err == ""
-    assert "generator: runs/gan_mlp/g.pt" in result.out
-    cells = itertools.product(positions[1:], (-1, 5, 10))
-    zs = {f"z[{p}] = {value}": change(z, int(p), value) for p, value in cells}
-    numbers = check_table(read("runs/gan_mlp", "perturb.csv"), G, {"unchanged": z} | zs)
-    bright, moved = (numbers[name][1:].reshape(5, 3) for name in ("brightness", "change"))
-    for line in (
-        f"unchanged: brightness {numbers['brightness'][0]:.1f}",
-        f"value 10: brightness {bright[:, 2].mean():.1f}, change {moved[:, 2].mean():.1f}",
-        f"position 40: change {moved[2].mean():.1f}",
-        f"the position that moves the picture most: {20 * moved.mean(1).argmax()}",
-        f"brightness grows with the value at {(np.diff(bright) > 0).all(1).sum()} of 5 positions",
-    ):
-        assert f"\n  {line}\n" in result.out
-    # the figure: 8 columns and 16 rows of pictures at three dots a pixel, and room for labels
-    height, width = plt.imread("runs/gan_mlp/perturb.png").shape[:2]
-    assert 0 < width - 8 * 87 < 200 and 0 < height - 16 * 87 < 100
+def check_table(rows, G, zs, is_walk=False):
+    """Every label and every number of a table. Returns the columns of numbers."""
+    assert [row["row"] for row in rows] == list(zs), "the labels"
+    columns = {}
+    compared = None
+    for row, z in zip(rows, zs.values()):
+        images = images_of(G, z)
+        if compared is None:
+            compared = images
+        wanted = expected_numbers(images, compared)
+        near = pytest.approx(wanted, rel=1e-3, abs=1e-3)
+        assert numbers_in(row) == near, row["row"]
+        for name, number in wanted.items():
+            columns[name] = np.append(columns.get(name, []), number)
+        if is_walk:  # each with the one before it; else, all with the first
+            compared = images
+    return columns
 
 
-def test_add_scale_and_a_walk_on_the_sphere(type_in):
-    G, z = generator("here"), noise()
-    run = ["perturb", "--ckpt", "here", "--out"]
-    values = "--positions 5 99 --values 3 -1e1 -.5"  # in any notation
-    out = type_in(*run, "add.png", "--add", *values.split()).out
-    cells = itertools.product((5, 99), {"+ 3": 3, "- 10": -10, "- 0.5": -0.5}.items())
-    zs = {f"z[{p}] {name}": change(z, p, z[:, p] + value) for p, (name, value) in cells}
-    numbers = check_table(read(".", "add.csv"), G, {"unchanged": z} | zs)
-    bright = numbers["brightness"][1:].reshape(2, 3)[:, [1, 2, 0]]  # as the values grow
-    assert f"at {(np.diff(bright) > 0).all(1).sum()} of 2 positions" in out
-
-    out = type_in(*run, "scale.png", "--scale", "0", "1", "3").out
-    zs = {"unchanged": z} | {f"z * {factor}": z * factor for factor in (0, 1, 3)}
-    numbers = check_table(read(".", "scale.csv"), G, zs)
-    sharp, diverse = (numbers[name][3] / numbers[name][0] for name in ("sharpness", "diversity"))
-    assert f"z * 3: sharpness {sharp:.2f}, diversity {diverse:.2f} of the unchanged" in out
-
-    out = type_in(*run, "walk.png", "--interpolate", "7").out
-    angle, zs = torch.arccos(z[0] @ z[-1] / z[0].norm() / z[-1].norm()), {}
-    for t in np.arange(7) / 6:
-        between = torch.sin(angle * (1 - t)) * z[:1] + torch.sin(angle * t) * z[-1:]
-        zs[f"{t:.2f}"] = between / torch.sin(angle)
-    steps = check_table(read(".", "walk.csv"), G, zs, walk=True)["change"][1:]
-    assert f"from step to step: {steps.min():.1f} to {steps.max():.1f}" in out
-    assert plt.imread("walk.png").shape[0] < 200  # one row
-
-
-def test_seeds_and_nothing_is_overwritten(type_in):
-    """A figure for each seed, one table, and the mean over the seeds."""
-    G, names = generator("here"), {"perturb.csv", "perturb-2.csv", "g.pt"}
-    for _ in range(2):
-        out = type_in("perturb", "--ckpt", "here", *SHORT, "--seed", "1", "114514").out
-    names |= {f"perturb{n}-seed{seed}.png" for n in ("", "-2") for seed in (1, 114514)}
-    assert {path.name for path in Path("here").iterdir()} == names
-    means = []
-    for seed in (1, 114514):
-        z = noise(seed=seed)
-        rows = [row for row in read("here", "perturb-2.csv") if row["seed"] == str(seed)]
-        numbers = check_table(rows, G, {"unchanged": z, "z[0] = 1": change(z, 0, 1)})
-        means.append([*numbers["brightness"], *numbers["change"]])
-    before, bright, _, moved = np.mean(means, axis=0)
-    out = out.partition("mean over the seeds\n")[2]
-    assert f"unchanged: brightness {before:.1f}\n" in out
-    assert f"value 1: brightness {bright:.1f}, change {moved:.1f}\n" in out
-
-
-def test_corners(type_in):
-    """One entry, one sample, samples that are all alike, a short z, and a long table."""
-    G = generator("one", z_dim=1)
-    alike = {name: torch.zeros_like(weight) for name, weight in G.state_dict().items()}
-    generator("alike", z_dim=1, changes={"state_dict": alike})
-    for line in ("one --interpolate 3", "one --scale 2", "one --samples 1", "alike --scale 2"):
-        result = type_in("perturb", "--ckpt", *line.split())
-        assert result.code == 0 and "nan" not in result.out, result.err
-    generator("short", z_dim=50)
-    out = type_in("perturb", "--ckpt", "short", "--values", *map(str, range(7))).out
-    assert "and 20 more rows" in out and out.count("\nz[") == 15
-    assert [row["row"] for row in read("short", "perturb.csv")][35:] == ["z[40] = 6"]
-
-
-def test_which_generator(type_in):
-    out = type_in("perturb", *SHORT, "--out", "a.png").out
-    assert f"generator: {perturb.SHIPPED} (gan_cnn.py --arch separable, epoch 20" in out
-    assert "python gan_cnn.py --arch separable" in Path(HERE, "docs", "quality.md").read_text()
-    for folder in ("runs/old", "runs/new", "."):
-        generator(folder)
-    new, old = Path("runs/new/g.pt"), Path("runs/old/g.pt")
-    os.utime(old, (1, 1))
-    for given, found in ("", new), ("g.pt", "g.pt"), ("runs/old", old):
-        assert f"generator: {found}" in type_in("perturb", "--ckpt", given, *SHORT).out
-    Path("g.pt").unlink()
-    assert f"generator: {new}" in type_in("perturb", "--ckpt", "g.pt", *SHORT).out
-    type_in(*small(["gan_mlp"], "--epochs", "1", "--out", "run"))
-    for name in ("g.pt", "ckpt.pt"):
-        assert type_in("perturb", "--ckpt", f"run/{name}", *SHORT).code == 0
-    assert read("run", "perturb.csv") == read("run", "perturb-2.csv")
+def numbers_in(row):
+    numbers = dict(row)
+    del numbers["seed"], numbers["row"]
+    return {name: float(number) for name, number in numbers.items()}
 
 
 @pytest.fixture
-def figure():
-    """The sliders of the generator in data."""
-    G, _ = perturb.load_generator(perturb.SHIPPED)
-    figure = perturb.live(G, noise(), perturb.spread(100))
-    figure.canvas.draw()
-    yield figure
-    plt.close(figure)
+def draw(type_in):
+    """Type a perturb.py command that must do its work. What it prints."""
+
+    def run(line):
+        result = type_in("perturb", *line.split())
+        assert result.code == 0, f"{line}: {result.err}"
+        assert result.err == "", line
+        return result.out
+
+    return run
 
 
-def click(axes, across=0.5):
-    """On a place in axes, or beside them."""
-    place = axes.transAxes.transform((across, 0.5))
-    for name in ("button_press_event", "button_release_event"):
-        event = MouseEvent(name, axes.figure.canvas, *place, 1)
-        axes.figure.canvas.callbacks.process(name, event)
+@pytest.fixture
+def sheets(monkeypatch):
+    """What is drawn into each file: a picture, its title, its labels."""
+    drawn = {}
+    save_sheet = common.save_sheet
+
+    def keep(path, picture, title="", columns=(), rows=()):
+        drawn[path.name] = SimpleNamespace(
+            picture=picture,
+            title=title,
+            columns=list(columns),
+            rows=list(rows),
+        )
+        save_sheet(path, picture, title, columns=columns, rows=rows)
+
+    monkeypatch.setattr(common, "save_sheet", keep)
+    return drawn
 
 
-def test_live_follows_its_sliders(figure):
-    """Under the backend without a screen: every widget, and the pixels that it leads to."""
-    G, _ = perturb.load_generator(perturb.SHIPPED)
-    images, widgets, z, changed = figure.axes[0], figure.widgets, noise(), noise()
-    picture = images.images[0].get_array
-    shows = lambda z: np.array_equal(picture(), common.grid(G(z).detach(), 8, zoom=1))
-    assert shows(z)
-    widgets[20].set_val(5)
-    changed[:, 20] = 5
-    assert shows(changed) and "change" in images.get_xlabel()
-    click(images, 0.3)  # on the third sample
-    widgets[0].set_val(-4)
-    changed[2, 0] = -4
-    assert shows(changed) and "sample 3" in images.get_title()
-    click(images, -9)  # beside the samples
-    widgets[40].set_val(3)
-    changed[:, 40] = 3
-    widgets["scale"].set_val(0.5)
-    assert shows(changed * 0.5)
-    click(widgets["back"].ax)
-    assert shows(z) and widgets["scale"].val == 1
-    click(widgets["new z"].ax)
-    assert not shows(z)
+def check_lines(out, *lines):
+    for line in lines:
+        assert f"\n  {line}\n" in out
 
 
-async def first_picture(address):
-    """Speaks as the page in a browser does."""
-    from tornado.websocket import websocket_connect
-
-    page = await websocket_connect(address.replace("http", "ws") + "/1/ws")
-    for kind in ("supports_binary", "refresh", "draw"):
-        await page.write_message(json.dumps({"type": kind, "value": True}))
-    while isinstance(message := await page.read_message(), str):
-        pass  # cursors and the like
-    return plt.imread(io.BytesIO(message))
+# ---- the experiment
+EXAMPLE = "--ckpt g.pt --positions 0 20 40 60 80 --values -1 5 10"
 
 
-def test_live_in_a_browser(figure, tmp_path):
-    """Where no window opens, a page on this machine has the same sliders, until Ctrl-C."""
-    pytest.importorskip("tornado")
-    server = start("perturb", "--live", cwd=tmp_path, env=os.environ | {"MPLBACKEND": "agg"})
-    alarm = threading.Timer(100, server.kill)  # whatever is being waited for then ends
-    alarm.start()
-    *_, tunnel, page, _ = [server.stdout.readline() for _ in range(5)]
-    address = page.split()[-1]
-    shown = asyncio.run(first_picture(address))
-    server.send_signal(signal.SIGINT)
-    assert (server.communicate()[1], server.returncode) == ("", 130)
-    alarm.cancel()
-    wanted = np.asarray(figure.canvas.buffer_rgba()) / 255
-    assert abs(shown - wanted).mean() < 1e-3  # the layout may be a fraction of a pixel aside
-    assert len(wanted) < 600  # no need to scroll on a laptop
-    port = address.rpartition(":")[2]
-    assert f"ssh -L {port}:127.0.0.1:{port} " in tunnel
+def example_rows():
+    z = noise()
+    zs = {"unchanged": z}
+    for position in (0, 20, 40, 60, 80):
+        for value in (-1, 5, 10):
+            zs[f"z[{position}] = {value}"] = with_entry(z, position, value)
+    return zs
 
 
-# fmt: off
-MISTAKES = {
-    "--positions 100": "from 0 to 99", "--positions -1": "from 0 to 99", "--seed 1 1": "twice",
-    "--positions 3 3": "twice", "--positions 0,20,40": "put spaces", "--values -1, 5": "put spaces",
-    "--interpolate 1": "from 2 ", "--interpolate 5 --samples 1": "--samples 2",
-    "--interpolate 5 --scale 2": "not allowed", "--scale 2 --positions 5": "leave",
-    f"--scale {' '.join(map(str, range(600)))}": "draw less", "--live": "pip install tornado",
-    "--ckpt nothing.pt": "there is no file nothing.pt. Known generators: runs/here/g.pt",
-    "--ckpt ../data/train-images-idx3-ubyte.gz": "no checkpoint",
-    "--out figure.jpg": "does not end in .png", "--out runs/taken.png": "exists already",
-    "--out runs/here/g.pt/figure.png": "runs/here/g.pt",
+def count_growing(rows):
+    """How many rows of numbers grow from each number to the next."""
+    return (np.diff(rows) > 0).all(axis=1).sum()
+
+
+def test_the_example_as_typed_has_every_number_right(draw):
+    G = trained("runs/gan_cnn")
+    out = draw(EXAMPLE)
+    rows = read("runs/gan_cnn", "perturb.csv")
+    columns = check_table(rows, G, example_rows())
+    brightness = columns["brightness"][1:].reshape(5, 3)
+    change = columns["change"][1:].reshape(5, 3)
+    growing = count_growing(brightness)
+    assert columns["pixels moved %"].max() > 10, "a trained G must move some pixels"
+    assert 0 < growing < 5, "here, all or none would tell less"
+    check_lines(
+        out,
+        f"unchanged: brightness {columns['brightness'][0]:.1f}",
+        f"value -1: brightness {brightness[:, 0].mean():.1f}, "
+        f"change {change[:, 0].mean():.1f}",
+        f"value 10: brightness {brightness[:, 2].mean():.1f}, "
+        f"change {change[:, 2].mean():.1f}",
+        f"position 0: change {change[0].mean():.1f}",
+        f"position 40: change {change[2].mean():.1f}",
+        f"the position that moves the picture most: {20 * change.mean(1).argmax()}",
+        f"brightness grows with the value at {growing} of 5 positions",
+    )
+
+
+def test_the_example_draws_what_the_table_measures(draw, sheets):
+    G = trained("runs/gan_cnn")
+    draw(EXAMPLE)
+    (sheet,) = sheets.values()
+    zs = example_rows()
+    assert np.array_equal(sheet.picture, picture_of(G, zs, columns=8))
+    assert sheet.rows == list(zs)
+    assert sheet.columns == []
+    assert sheet.title == "gan_cnn.py --arch separable, epoch 20, seed 23231"
+    # 8 columns and 16 rows of pictures at three dots a pixel, and room for labels
+    height, width = plt.imread("runs/gan_cnn/perturb.png").shape[:2]
+    assert 0 < width - 8 * 87 < 200
+    assert 0 < height - 16 * 87 < 100
+
+
+def test_the_screen_shows_the_numbers_that_are_saved(draw):
+    trained("here")
+    out = draw("--ckpt here --positions 20 --values 5")
+    lines = out.splitlines()
+    for row in read("here", "perturb.csv"):
+        numbers = [f"{number:.2f}" for number in numbers_in(row).values()]
+        (line,) = [line for line in lines if line.startswith(f"{row['row']}   ")]
+        assert line.removeprefix(row["row"]).split() == numbers
+    assert lines[-1] == "saved here/perturb.png here/perturb.csv"
+
+
+def test_the_default_positions_are_spread_over_z():
+    assert perturb.spread(100) == [0, 20, 40, 60, 80]
+    assert perturb.spread(10) == [0, 2, 4, 6, 8]
+    assert perturb.spread(3) == [0, 1, 2]
+    assert perturb.spread(1) == [0]
+
+
+def test_the_default_values_are_the_examples(draw):
+    G = trained("runs/gan_cnn")
+    draw("")
+    check_table(read("runs/gan_cnn", "perturb.csv"), G, example_rows())
+
+
+def test_add_adds_to_the_entry(draw):
+    """And values may be in any notation, and in any order."""
+    G = trained("here")
+    out = draw("--ckpt here --add --positions 5 99 --values 3 -1e1 -.5")
+    z = noise()
+    zs = {"unchanged": z}
+    for position in (5, 99):
+        zs[f"z[{position}] + 3"] = with_entry(z, position, z[:, position] + 3)
+        zs[f"z[{position}] - 10"] = with_entry(z, position, z[:, position] - 10)
+        zs[f"z[{position}] - 0.5"] = with_entry(z, position, z[:, position] - 0.5)
+    columns = check_table(read("here", "perturb.csv"), G, zs)
+    brightness = columns["brightness"][1:].reshape(2, 3)
+    as_values_grow = brightness[:, [1, 2, 0]]
+    growing = count_growing(as_values_grow)
+    check_lines(out, f"brightness grows with the value at {growing} of 2 positions")
+
+
+def test_brightness_grows_if_it_does_from_every_value_to_the_next():
+    grows = [1, 2, 3]
+    falls_at_last = [1, 3, 2]
+    falls = [3, 2, 1]
+    table = {
+        "brightness": [0, *grows, *falls_at_last, *falls],
+        "change": [0] * 10,
+    }
+    lines = perturb.summary_of_entries(table, positions=[7, 8, 9], values=[-1, 5, 10])
+    assert lines[-1] == "brightness grows with the value at 1 of 3 positions"
+
+
+def test_one_value_says_nothing_of_growing(draw):
+    trained("here")
+    assert "grows" not in draw("--ckpt here --positions 5 --values 3")
+
+
+def test_scale_multiplies_the_whole_z(draw):
+    G = trained("here")
+    out = draw("--ckpt here --scale 0 1 3")
+    z = noise()
+    zs = {"unchanged": z, "z * 0": z * 0, "z * 1": z, "z * 3": z * 3}
+    columns = check_table(read("here", "perturb.csv"), G, zs)
+    sharpness = columns["sharpness"] / columns["sharpness"][0]
+    diversity = columns["diversity"] / columns["diversity"][0]
+    check_lines(
+        out,
+        f"z * 0: sharpness {sharpness[1]:.2f}, diversity 0.00 of the unchanged row's",
+        "z * 1: sharpness 1.00, diversity 1.00 of the unchanged row's",
+        f"z * 3: sharpness {sharpness[3]:.2f}, diversity {diversity[3]:.2f}"
+        " of the unchanged row's",
+    )
+
+
+def test_interpolate_walks_along_the_sphere(draw, sheets):
+    G = trained("here")
+    out = draw("--ckpt here --interpolate 7")
+    first = noise()[:1]
+    last = noise()[-1:]
+    cosine = (first * last).sum() / (first.norm() * last.norm())
+    angle = torch.arccos(cosine)
+    zs = {}
+    for step in range(7):
+        t = step / 6
+        of_first = torch.sin(angle * (1 - t)) / torch.sin(angle)
+        of_last = torch.sin(angle * t) / torch.sin(angle)
+        zs[f"{t:.2f}"] = of_first * first + of_last * last
+    rows = read("here", "perturb.csv")
+    columns = check_table(rows, G, zs, is_walk=True)
+    steps = columns["change"][1:]
+    check_lines(out, f"changes from step to step: {min(steps):.1f} to {max(steps):.1f}")
+
+    sheet = sheets["perturb.png"]
+    assert np.array_equal(sheet.picture, picture_of(G, zs, columns=7))
+    assert sheet.columns == list(zs)
+    assert sheet.rows == []
+
+
+def test_each_seed_has_a_figure_and_its_rows_in_one_table(draw, sheets):
+    """And the last summary is of the mean over the seeds."""
+    G = trained("here")
+    out = draw("--ckpt here --positions 0 --values 1 --seed 1 114514")
+    names = {"g.pt", "perturb.csv", "perturb-seed1.png", "perturb-seed114514.png"}
+    assert {path.name for path in Path("here").iterdir()} == names
+    brightness = []
+    change = []
+    for seed in (1, 114514):
+        z = noise(seed=seed)
+        zs = {"unchanged": z, "z[0] = 1": with_entry(z, 0, 1)}
+        table = read("here", "perturb.csv")
+        rows = [row for row in table if row["seed"] == str(seed)]
+        columns = check_table(rows, G, zs)
+        brightness.append(columns["brightness"])
+        change.append(columns["change"])
+        sheet = sheets[f"perturb-seed{seed}.png"]
+        assert np.array_equal(sheet.picture, picture_of(G, zs, columns=8))
+        assert sheet.title.endswith(f", seed {seed}")
+        assert f"\nseed {seed}\n  unchanged: brightness {brightness[-1][0]:.1f}" in out
+    unchanged, changed = np.mean(brightness, axis=0)
+    _, by_how_much = np.mean(change, axis=0)
+    _, _, mean = out.partition("mean over the seeds")
+    check_lines(
+        mean,
+        f"unchanged: brightness {unchanged:.1f}",
+        f"value 1: brightness {changed:.1f}, change {by_how_much:.1f}",
+    )
+
+
+def test_nothing_is_overwritten(draw):
+    untrained("here")
+    line = "--ckpt here --positions 0 --values 1 --samples 1"
+    for _ in range(3):
+        draw(line)
+    draw(f"{line} --out new/folder/figure.png")
+    names = {path.name for path in Path("here").iterdir()}
+    tables = {"perturb.csv", "perturb-2.csv", "perturb-3.csv"}
+    figures = {"perturb.png", "perturb-2.png", "perturb-3.png"}
+    assert names == {"g.pt"} | tables | figures
+    names = {path.name for path in Path("new", "folder").iterdir()}
+    assert names == {"figure.png", "figure.csv"}
+
+
+def test_the_columns_of_the_table_by_hand():
+    """Two images of two by two pixels; in the second row, one pixel is grey."""
+    corner = [[-1, -1], [-1, 1]]
+    grey_corner = [[0, -1], [-1, 1]]
+    floor = [[-1, -1], [1, 1]]
+    too_bright = [[-1, -1], [1, 9]]  # is drawn as a floor
+    images = [[[corner], [floor]], [[grey_corner], [too_bright]]]
+    table = perturb.measure(torch.tensor(images, dtype=torch.float))
+    white = 255
+    grey = 127.5
+    assert table["brightness"] == [white * 3 / 8, (white * 3 + grey) / 8]
+    assert table["change"] == [0, grey / 8]
+    assert table["pixels moved %"] == [0, 100 / 8]
+    across = [white / 4, (white + grey) / 4]  # steps from neighbour to neighbour
+    down = [white * 3 / 4, (white * 3 + grey) / 4]
+    assert table["sharpness"] == [
+        (across[0] + down[0]) / 2,
+        (across[1] + down[1]) / 2,
+    ]
+    assert table["diversity"] == [white / 4, (white + grey) / 4]
+
+
+def test_a_pixel_moved_if_it_differs_by_more_than_a_tenth():
+    pixels = torch.tensor([[0.19, -0.19], [0.21, -0.21]])
+    row = torch.zeros(1, 1, 2, 2)
+    changed = pixels.view(1, 1, 2, 2)
+    table = perturb.measure(torch.stack([row, changed]))
+    assert table["pixels moved %"] == [0, 50]
+
+
+# ---- corners
+def test_a_z_of_one_entry(draw):
+    G = untrained("one", z_dim=1)
+    z = noise(z_dim=1)
+    draw("--ckpt one --values 2")
+    zs = {"unchanged": z, "z[0] = 2": with_entry(z, 0, 2)}
+    check_table(read("one", "perturb.csv"), G, zs)
+    assert "nan" not in draw("--ckpt one --scale 2")
+    # no sphere has one dimension: the walk is a line
+    draw("--ckpt one --interpolate 3 --out line.png")
+    middle = (z[:1] + z[-1:]) / 2
+    zs = {"0.00": z[:1], "0.50": middle, "1.00": z[-1:]}
+    check_table(read(".", "line.csv"), G, zs, is_walk=True)
+
+
+def test_one_sample_has_no_diversity(draw):
+    G = untrained("here")
+    z = noise(samples=1)
+    draw("--ckpt here --samples 1 --positions 0 --values 3")
+    zs = {"unchanged": z, "z[0] = 3": with_entry(z, 0, 3)}
+    check_table(read("here", "perturb.csv"), G, zs)
+    assert "diversity" not in draw("--ckpt here --samples 1 --scale 2")
+
+
+def test_images_that_are_all_alike(draw):
+    weights = untrained("here").state_dict()
+    zeros = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    untrained("here", lies={"state_dict": zeros})
+    out = draw("--ckpt here --scale 2")
+    check_lines(out, "z * 2: sharpness 0.00, diversity 0.00 of the unchanged row's")
+
+
+def test_a_long_table_is_cut_on_the_screen_alone(draw):
+    untrained("short", z_dim=50)
+    out = draw("--ckpt short --values 0 1 2 3 4 5 6")
+    assert "... and 20 more rows in the table that is saved" in out
+    assert out.count("\nz[") == 15
+    names = [row["row"] for row in read("short", "perturb.csv")]
+    assert len(names) == 36
+    assert names[-1] == "z[40] = 6"
+
+
+# ---- which generator
+SHORT = "--positions 0 --values 1 --samples 1"
+
+
+def test_the_newest_runs_generator_is_taken(draw):
+    for folder in ("runs/old", "runs/new", "runs/newest-dry-run", "."):
+        untrained(folder)
+    os.utime("runs/old/g.pt", (1, 1))
+    assert "generator: runs/new/g.pt (" in draw(SHORT)
+    assert "generator: g.pt (" in draw(f"--ckpt g.pt {SHORT}")
+    assert "generator: runs/old/g.pt (" in draw(f"--ckpt runs/old {SHORT}")
+    assert "generator: runs/old/g.pt (" in draw(f"--ckpt runs/old/g.pt {SHORT}")
+    Path("g.pt").unlink()
+    assert "generator: runs/new/g.pt (" in draw(f"--ckpt g.pt {SHORT}")
+
+
+def test_before_there_is_a_run_it_is_the_one_in_data(draw):
+    out = draw(f"{SHORT} --out figure.png")
+    what = "gan_cnn.py --arch separable, epoch 20, trained on fashion-mnist"
+    assert f"generator: {perturb.SHIPPED} ({what})\n" in out
+    how = Path(HERE, "docs", "quality.md").read_text("utf-8")
+    assert "python gan_cnn.py --arch separable" in how
+
+
+def test_a_checkpoint_draws_as_the_g_pt_beside_it(draw, type_in):
+    run = "--dry-run --dataset sample --device cpu --batch-size 16"
+    assert type_in("gan_mlp", *run.split()).code == 0
+    folder = "runs/gan_mlp-dry-run"
+    draw(f"--ckpt {folder}/g.pt --positions 0 --values 9")
+    draw(f"--ckpt {folder}/ckpt.pt --positions 0 --values 9")
+    assert read(folder, "perturb.csv") == read(folder, "perturb-2.csv")
+
+
+def test_a_loaded_generator_draws_each_image_by_itself():
+    """BatchNorm takes its statistics from training, and not from the other images."""
+    G, saved = perturb.load_generator(perturb.SHIPPED)
+    assert not G.training
+    z = noise()
+    alone = images_of(G, z[:1])
+    among_others = images_of(G, z)[:1]
+    torch.testing.assert_close(alone, among_others)
+    assert saved["arch"] == "separable"
+    assert saved["z_dim"] == 100
+
+
+# ---- which script
+def make_script(name, archs):
+    """A copy of gan_mlp.py that says ARCHS in another way."""
+    text = Path(HERE, "gan_mlp.py").read_text("utf-8")
+    assert text.count("\nARCHS = {") == 1
+    Path(name).write_text(text.replace("\nARCHS = {", f"\n{archs}"), "utf-8")
+
+
+@pytest.mark.parametrize(
+    "archs",
+    ["ARCHS = {", "ARCHS: dict = {", "ARCHS={", "NETWORKS = ARCHS = {"],
+)
+def test_a_copy_that_assigns_archs_is_known(draw, archs):
+    make_script("mine.py", archs)
+    untrained("here", lies={"script": "mine"})
+    assert "(mine.py --arch basic, " in draw(f"--ckpt here {SHORT}")
+
+
+ONLY_LOOKS_LIKE_IT = {
+    "nothing": "",
+    "a string": 'TEXT = """\nARCHS = {}\n"""',
+    "a comment": "# ARCHS = {}",
+    "in a function": "def f():\n    ARCHS = {}",
+    "without a value": "ARCHS: dict",
+    "of another": "other.ARCHS = {}",
+    "a similar name": "MY_ARCHS = {}",
 }
-# fmt: on
 
 
-def test_mistakes(refused, monkeypatch):
-    generator("runs/here")
-    Path("runs/taken.png").touch()
+@pytest.mark.parametrize("text", ONLY_LOOKS_LIKE_IT.values(), ids=ONLY_LOOKS_LIKE_IT)
+def test_no_other_script_is_ever_run(refused, text):
+    run = "import pathlib\npathlib.Path('code-was-run').touch()\n"
+    Path("other.py").write_text(f"{run}{text}\n")
+    untrained("here", lies={"script": "other"})
+    refused("no other.py with ARCHS", "perturb", "--ckpt", "here")
+
+
+def test_a_script_elsewhere_is_not_run(refused):
+    make_script("../outside.py", "ARCHS = {")
+    absolute = str(Path("../outside").resolve())
+    for script in ("../outside", absolute, "os", "", "."):
+        untrained("here", lies={"script": script})
+        refused(f"no {script}.py with ARCHS", "perturb", "--ckpt", "here")
+
+
+def test_a_script_with_a_mistake_keeps_pythons_own_words(type_in):
+    Path("mine.py").write_text("x = 1\nARCHS = {\n")
+    untrained("here", lies={"script": "mine"})
+    with pytest.raises(SyntaxError, match="'{' was never closed") as error:
+        type_in("perturb", "--ckpt", "here")
+    assert error.value.filename.endswith("mine.py")
+    assert error.value.lineno == 2
+    make_script("mine.py", "import no_such_module\nARCHS = {")
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        type_in("perturb", "--ckpt", "here")
+
+
+# ---- mistakes
+LONG = "x" * 300
+TOO_MANY = " ".join(str(factor) for factor in range(501))
+TOO_LARGE = " ".join(str(factor) for factor in range(126))
+MISTAKES = {
+    "--positions 100": "from 0 to 99",
+    "--positions 99 100": "from 0 to 99",
+    "--positions -1": "from 0 to 99",
+    "--positions 3 3": "--positions has an entry twice: 3 3",
+    "--positions 0,20,40": "0,20,40: put spaces",
+    "--values -1, 5": "-1,: put spaces",
+    "--values nan": "a number from",
+    "--seed 1 1": "--seed has an entry twice: 1 1",
+    "--seed -1": "a whole number from 0",
+    "--samples 0": "a whole number from 1 to 64",
+    "--samples 65": "a whole number from 1 to 64",
+    "--interpolate 1": "from 2 to 50",
+    "--interpolate 51": "from 2 to 50",
+    "--interpolate 5 --samples 1": "--samples 2 or more",
+    "--interpolate 5 --scale 2": "not allowed",
+    "--interpolate 5 --values 2": "leave --positions",
+    "--scale 2 --live": "not allowed",
+    "--scale 2 --positions 5": "leave --positions",
+    "--scale 2 --add": "leave --positions",
+    f"--scale {TOO_MANY}": "501 rows of 8 do not fit into a figure",
+    f"--scale {TOO_LARGE} --samples 64": "126 rows of 64 do not fit into a figure",
+    "--ckpt nothing.pt": "no file nothing.pt. Known generators: runs/here/g.pt, ",
+    "--ckpt runs": "no file runs/g.pt",
+    f"--ckpt {LONG}": "there is no file x",
+    "--ckpt ../data/train-images-idx3-ubyte.gz": "no checkpoint",
+    "--out figure.jpg": "does not end in .png",
+    "--out runs/taken.png": "runs/taken.png exists already",
+    "--out runs/table.png": "runs/table.csv exists already",
+    "--out runs/seeds.png --seed 1 2": "runs/seeds-seed2.png exists already",
+    "--out runs/here/g.pt/figure.png": "no folder for the figure: ",
+    f"--out {LONG}/figure.png": "no folder for the figure: ",
+}
+
+
+NAMES = [line[:40] for line in MISTAKES]
+
+
+@pytest.mark.parametrize("line", MISTAKES, ids=NAMES)
+def test_a_mistake_ends_in_a_message(refused, line):
+    untrained("runs/here")
+    for name in ("taken.png", "table.csv", "seeds-seed2.png"):
+        Path("runs", name).touch()
+    refused(MISTAKES[line], "perturb", "--ckpt", "runs/here", *line.split())
+
+
+def test_sliders_without_a_window_need_tornado(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "tornado", None)
-    for line, text in MISTAKES.items():
-        refused(text, "perturb", "--ckpt", "runs/here", *line.split())
+    untrained("here")
+    refused("pip install tornado", "perturb", "--ckpt", "here", "--live")
 
 
-def test_files_that_lie(refused):
-    Path("other.py").write_text("import pathlib; pathlib.Path('code-was-run').touch()")
-    weights = generator("here").state_dict() | {"fc1.weight": torch.full((128, 100), torch.nan)}
-    for name, lie, text in (
-        ("script", "os", "no os.py with ARCHS"),
-        ("script", "other", "no other.py with ARCHS"),
-        ("script", f"../{HERE.name}/gan_mlp", "with ARCHS"),
-        ("arch", "other", "no --arch other"),
-        ("z_dim", "many", "no checkpoint"),
-        ("z_dim", 50, "does not fit"),
-        ("state_dict", None, "does not fit"),
-        ("state_dict", weights, "not finite"),
-        ("args", print, "no checkpoint"),
-    ):
-        generator("here", changes={name: lie})
-        refused(text, "perturb", "--ckpt", "here/g.pt")
+LIES = {
+    "another architecture": ({"arch": "other"}, "gan_mlp.py has no --arch other"),
+    "no number": ({"z_dim": "many"}, "no checkpoint"),
+    "another z_dim": ({"z_dim": 50}, "does not fit"),
+    "no weights": ({"state_dict": None}, "does not fit"),
+    "code": ({"args": print}, "no checkpoint"),
+}
+
+
+@pytest.mark.parametrize(("lie", "text"), LIES.values(), ids=LIES)
+def test_a_file_that_lies_is_refused(refused, lie, text):
+    untrained("here", lies=lie)
+    refused(text, "perturb", "--ckpt", "here/g.pt")
+
+
+def test_weights_must_be_finite(refused):
+    weights = untrained("here").state_dict()
+    weights["fc1.weight"][0, 0] = torch.nan
+    untrained("here", lies={"state_dict": weights})
+    refused("weights that are not finite", "perturb", "--ckpt", "here")
+
+
+def test_a_file_without_weights_is_refused(refused):
+    untrained("here")
+    saved = torch.load("here/g.pt", weights_only=True)
+    del saved["state_dict"]
+    torch.save(saved, "here/g.pt")
+    refused("does not fit", "perturb", "--ckpt", "here")
