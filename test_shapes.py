@@ -141,11 +141,12 @@ def copy_weights(network):
     return {name: weight.clone() for name, weight in network.named_parameters()}
 
 
-def assert_all_layers_changed(network, before):
+def assert_all_layers_changed(which, network, before):
     after = copy_weights(network)
     for name in before:
         if name.endswith("weight"):  # a bias before BatchNorm does nothing
-            assert not torch.equal(before[name], after[name]), f"{name} did not learn"
+            is_same = torch.equal(before[name], after[name])
+            assert not is_same, f"{name} of {which} did not learn"
 
 
 @each_network
@@ -164,5 +165,5 @@ def test_one_step_changes_every_layer_of_both_networks(script, arch):
 
     assert losses.shape == (len(script.LOSSES),)
     assert losses.isfinite().all()
-    assert_all_layers_changed(G, G_before)
-    assert_all_layers_changed(D, D_before)
+    assert_all_layers_changed("G", G, G_before)
+    assert_all_layers_changed("D", D, D_before)

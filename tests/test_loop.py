@@ -62,15 +62,15 @@ def order(steps):
 def test_an_epoch_has_each_image_once_in_whole_batches(run):
     for epoch in EPOCHS:
         drawn = order(run.epoch(epoch))
-        assert len(drawn) == USED
+        assert len(drawn) == USED, "not all whole batches, or a short one"
         assert len(set(drawn)) == USED, "an image comes twice"
 
 
 def test_images_are_shuffled_anew_in_each_epoch(run):
     orders = [order(run.epoch(epoch)) for epoch in EPOCHS]
     assert orders[0] != sorted(orders[0]), "not shuffled"
-    assert orders[0] != orders[1]
-    assert orders[1] != orders[2]
+    assert orders[0] != orders[1], "the same order again"
+    assert orders[1] != orders[2], "the same order again"
     left_out = [set(range(len(IMAGES))) - set(drawn) for drawn in orders]
     assert left_out[0] != left_out[1], "the same images are always left over"
 
@@ -93,9 +93,9 @@ def test_each_epoch_has_a_seed_of_its_own(run):
 def test_noise_is_normal_and_never_repeats(run):
     z = torch.cat([step.z for step in run.steps])
     assert len(z.unique(dim=0)) == len(z) == 3 * USED, "noise repeats"
-    assert abs(z.mean()) < 0.05
-    assert abs(z.std() - 1) < 0.05
-    assert z.max() > 3
+    assert abs(z.mean()) < 0.05, "not normal"
+    assert abs(z.std() - 1) < 0.05, "not normal"
+    assert z.max() > 3, "not normal"
 
 
 # ---- settings and optimizers
@@ -250,7 +250,9 @@ def test_G_comes_nearer_to_the_images(way, tmp_path):
         distances = torch.cdist(pictures.flatten(1), data)
         return distances.min(dim=1).values.mean()
 
-    assert distance(run.pictures[8]) < 0.6 * distance(run.pictures[0])
+    before = distance(run.pictures[0])
+    after = distance(run.pictures[8])
+    assert after < 0.6 * before
 
 
 # ---- checkpoints
@@ -311,14 +313,15 @@ def test_two_processes_share_the_images_of_each_step(two_runs):
             assert one.real.shape == other.real.shape
             drawn += numbers(one.real)
             drawn += numbers(other.real)
-        assert len(drawn) == len(set(drawn)) == USED
+        assert len(drawn) == USED, "one has the other's share, too"
+        assert len(set(drawn)) == USED, "both have the same images"
 
 
 def test_two_processes_draw_different_noise(two_runs):
     first, second = two_runs
     for one, other in zip(first.steps, second.steps, strict=True):
         assert one.z.shape == (len(one.real), 100)
-        assert not torch.equal(one.z, other.z)
+        assert not torch.equal(one.z, other.z), "the same noise"
         assert one.seed < 80_000
         assert other.seed == one.seed + 1_000_000
 

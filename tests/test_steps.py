@@ -262,10 +262,8 @@ def test_a_step_is_what_plain_gradient_descent_gives(script, penalty, new_z):
     setup = Setup(script)
     G = copy.deepcopy(setup.G)
     D = copy.deepcopy(setup.D)
-    for seed in (
-        1,
-        2,
-    ):  # a second step would show gradients of the first that were kept
+    # A second step would show gradients of the first that were kept.
+    for seed in (1, 2):
         torch.manual_seed(seed)
         wanted = setup.plain_step(G, D, penalty, new_z)
         torch.manual_seed(seed)

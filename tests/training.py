@@ -92,8 +92,8 @@ def train(
     own_settings = {name: settings[name] for name in module.PLAIN}
 
     def watched_step(G, D, opt_G, opt_D, real, z, **settings):
-        assert G.training
-        assert D.training
+        assert G.training, "G does not train"
+        assert D.training, "D does not train"
         G_before = copy.deepcopy(G.state_dict())
         D_before = copy.deepcopy(D.state_dict())
         groups = opt_G.param_groups + opt_D.param_groups
