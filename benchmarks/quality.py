@@ -6,11 +6,11 @@
     python benchmarks/quality.py --train --only transpose --epochs 200 --each
 
 10,000 generated images are compared with Fashion-MNIST's 10,000 test images, which no
-training has seen, in the features of a small classifier. It is trained on the 60,000
-training images, once, and kept in runs/quality-classifier.pt.
+training has seen, in the features of a small classifier. It is trained once, on the
+60,000 training images, and kept in runs/quality-classifier.pt.
 
-FD          Frechet distance of the two clouds of features, taken for Gaussians: lower is
-            better
+FD          Frechet distance of the two clouds of features, taken for Gaussians: lower
+            is better
 FD 2        the same in the features of a classifier of another shape (another scale,
             too): what is better by both is not better in the eyes of one network alone
 precision   share of generated images that lie among the real ones (k = 3 neighbours):

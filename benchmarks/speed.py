@@ -275,12 +275,12 @@ def watch(command, epochs=1):
     return (arrived[-1] - arrived[0]) / epochs, memory
 
 
-def peak_memory(process):
+def peak_memory(pid):
     """The most MB that a process has had; not a number, if this is not Linux.
 
     getrusage would count what its parent had before it was started, too.
     """
-    status = Path(f"/proc/{process}/status")
+    status = Path(f"/proc/{pid}/status")
     if not status.exists():
         return math.nan
     kilobytes = re.search(r"VmHWM:\s*(\d+)", status.read_text())
@@ -301,8 +301,9 @@ def measure_loop(what, command, images, folder, device, bf16=False):
 def measure_script(checkout, command, images, folder, device, bf16=False):
     """Seconds per epoch and MB of a checkout's script.
 
-    Few images and many tell an epoch's end, which any number of images has once, from
-    its steps. On CUDA, where an epoch takes seconds, many are all.
+    An epoch ends once, however many images it has. So two measurements, with few images
+    and with many, tell its end from its steps. On CUDA an epoch takes seconds: one is
+    enough, of all images.
     """
     script, *options = command.split()
     line = [checkout / f"{script}.py", *options]
