@@ -3,6 +3,7 @@
 import gzip
 import struct
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ import common
 
 # ---- Frechet distance
 
-# Four points with the mean 0 and the covariance 2/3 I.
+# Four points, with the mean 0 and the covariance 2/3 I.
 CROSS = torch.tensor([[1.0, 0], [-1, 0], [0, 1], [0, -1]])
 
 
@@ -47,22 +48,29 @@ def test_frechet_of_covariances_that_do_not_commute():
 # ---- precision and recall
 
 
+def on_a_line(*places):
+    """Points with one feature: [N, 1]."""
+    return torch.tensor(places)[:, None]
+
+
 def test_coverage_by_balls_on_a_line():
     # As far as the nearest neighbour, the balls around 0, 1 and 10 reach 1, 1 and 9.
-    real = torch.tensor([[0.0], [1.0], [10.0]])
-    inside = torch.tensor([[-0.5], [1.5], [3.0], [19.0]])
-    outside = torch.tensor([[-1.5], [19.5]])
+    real = on_a_line(0.0, 1.0, 10.0)
+    inside = on_a_line(-0.5, 1.5, 3.0, 19.0)
+    outside = on_a_line(-1.5, 19.5)
+    points = torch.cat([inside, outside])
     assert quality.coverage(inside, real, k=1) == 1
     assert quality.coverage(outside, real, k=1) == 0
-    points = torch.cat([inside, outside])
     assert quality.coverage(points, real, k=1) == pytest.approx(4 / 6)
 
 
 def test_coverage_counts_three_neighbours():
-    # The ball around 0 reaches to 3, that around 3 to 0.
-    real = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
-    assert quality.coverage(torch.tensor([[-2.9], [5.9]]), real) == 1
-    assert quality.coverage(torch.tensor([[-3.1], [6.1]]), real) == 0
+    # The ball around 0 reaches to 3 on both sides, and that around 3, too.
+    real = on_a_line(0.0, 1.0, 2.0, 3.0)
+    inside = on_a_line(-2.9, 5.9)
+    outside = on_a_line(-3.1, 6.1)
+    assert quality.coverage(inside, real) == 1
+    assert quality.coverage(outside, real) == 0
 
 
 def test_one_image_again_and_again_is_precise_and_recalls_nothing():
@@ -77,10 +85,10 @@ def test_one_image_again_and_again_is_precise_and_recalls_nothing():
 
 def test_effective_classes():
     # Shares 1/2, 1/4, 1/4 have the entropy 1.5 log 2.
-    assert quality.effective_classes(torch.tensor([0, 0, 5, 9])) == pytest.approx(
-        2**1.5
-    )
-    assert quality.effective_classes(torch.tensor([7, 7, 7])) == pytest.approx(1)
+    several = torch.tensor([0, 0, 5, 9])
+    one = torch.tensor([7, 7, 7])
+    assert quality.effective_classes(several) == pytest.approx(2**1.5)
+    assert quality.effective_classes(one) == pytest.approx(1)
 
 
 def test_sharpness_adds_the_differences_across_and_down():
@@ -126,21 +134,20 @@ def test_kept():
     assert 0.4 < share < 0.6
     net = Halves()
     G = Lamp(entry=6)
-    of_sixth = quality.kept(net, G, z_dim=10, value=0.5, positions=[6])
-    of_first = quality.kept(net, G, z_dim=10, value=0.5, positions=[1])
-    assert of_sixth == pytest.approx(share)
-    assert of_first == 1
+    kept = partial(quality.kept, net, G, z_dim=10)
+    assert kept(value=0.5, positions=[6]) == pytest.approx(share)
+    assert kept(value=0.5, positions=[1]) == 1
     # Without positions it tries five: of ten, 0, 2, 4, 6 and 8.
-    of_five = quality.kept(net, G, z_dim=10, value=0.5)
-    assert of_five == pytest.approx((share + 4) / 5)
+    assert kept(value=0.5) == pytest.approx((share + 4) / 5)
     # z[6] = -0.5 makes all of class 1.
-    darkened = quality.kept(net, G, z_dim=10, value=-0.5, positions=[6])
-    assert darkened == pytest.approx(1 - share)
+    assert kept(value=-0.5, positions=[6]) == pytest.approx(1 - share)
 
 
 def test_pictures_are_drawn_within_the_scale():
-    pictures = quality.draw(Lamp(entry=0), torch.tensor([[3.0], [-3.0], [0.5]]))
-    assert pictures[:, 0, 0, 0].tolist() == [1, -1, 0.5]
+    z = on_a_line(3.0, -3.0, 0.5)
+    pictures = quality.draw(Lamp(entry=0), z)
+    corners = pictures[:, 0, 0, 0]
+    assert corners.tolist() == [1, -1, 0.5]
 
 
 def test_judge():
@@ -173,19 +180,22 @@ def test_judge():
 
 
 def test_table_row():
-    found = [{"FD": 10.0, "recall": 0.5}, {"FD": 12.0, "recall": 0.5}]
-    row = quality.table_row("name", 20, "0 1", found)  # 10 and 12 deviate by sqrt(2)
-    assert row.startswith("| name | 20 | 0 1 | 11.0 ± 1.4 |  |  | 0.50 ± 0.00 |")
-    one = quality.table_row("name", 20, 0, found[:1])
+    first = {"FD": 10.0, "recall": 0.5}
+    second = {"FD": 12.0, "recall": 0.5}
+    one = quality.table_row("name", 20, 0, [first])
     assert one.startswith("| name | 20 | 0 | 10.0 |  |  | 0.50 |")
+    both = quality.table_row("name", 20, "0 1", [first, second])
+    # The standard deviation of 10 and 12 is sqrt(2).
+    assert both.startswith("| name | 20 | 0 1 | 11.0 ± 1.4 |  |  | 0.50 ± 0.00 |")
 
 
 # ---- files
 
 
 def test_images_and_labels_are_read(tmp_path):
-    header = struct.pack(">4I", 0x803, 2, 28, 28)
-    images = header + bytes(28 * 28) + bytes([255] * 28 * 28)
+    black = bytes(28 * 28)
+    white = bytes([255] * 28 * 28)
+    images = struct.pack(">4I", 0x803, 2, 28, 28) + black + white
     labels = struct.pack(">2I", 0x801, 2) + bytes([9, 4])
     (tmp_path / "train-images-idx3-ubyte").write_bytes(images)
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(images)
@@ -193,16 +203,17 @@ def test_images_and_labels_are_read(tmp_path):
         quality.read("t10k", tmp_path)
     (tmp_path / "t10k-labels-idx1-ubyte").write_bytes(labels)
     pixels, classes = quality.read("t10k", tmp_path)
-    assert pixels.mean(dim=(1, 2, 3)).tolist() == [-1, 1]
+    assert pixels.flatten(1).mean(dim=1).tolist() == [-1, 1]
     assert classes.tolist() == [9, 4]
 
 
 def test_packed_images_and_labels_are_read(tmp_path):
-    header = struct.pack(">4I", 0x803, 1, 28, 28)
-    images = gzip.compress(header + bytes(28 * 28))
-    labels = gzip.compress(struct.pack(">2I", 0x801, 1) + bytes([7]))
-    (tmp_path / "train-images-idx3-ubyte.gz").write_bytes(images)
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(labels)
+    images = struct.pack(">4I", 0x803, 1, 28, 28) + bytes(28 * 28)
+    labels = struct.pack(">2I", 0x801, 1) + bytes([7])
+    images_file = tmp_path / "train-images-idx3-ubyte.gz"
+    labels_file = tmp_path / "train-labels-idx1-ubyte.gz"
+    images_file.write_bytes(gzip.compress(images))
+    labels_file.write_bytes(gzip.compress(labels))
     _, classes = quality.read("train", tmp_path)
     assert classes.tolist() == [7]
 
