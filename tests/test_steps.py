@@ -429,9 +429,9 @@ def test_the_average_moves_towards_the_newest_G(script, ema, step, weight):
 @pytest.mark.parametrize("name", ["train_step", "slope_penalty"])
 def test_the_GANs_have_the_same_step(name):
     texts = {inspect.getsource(getattr(SCRIPTS[script], name)) for script in GANS}
-    assert len(texts) == 1
+    assert len(texts) == 1, "changed in one script alone"
 
 
 def test_all_scripts_have_the_same_average():
     texts = {inspect.getsource(module.update_average) for module in SCRIPTS.values()}
-    assert len(texts) == 1
+    assert len(texts) == 1, "changed in one script alone"
