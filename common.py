@@ -274,9 +274,8 @@ def run(main):
     if RANK > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # not a notebook's
-        sys.stdout.reconfigure(
-            line_buffering=True
-        )  # in a file, too, lines come at once
+        # In a file, too, lines come at once.
+        sys.stdout.reconfigure(line_buffering=True)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         return main()

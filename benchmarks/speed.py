@@ -1,35 +1,37 @@
-"""How fast every script trains: the usual loop, the script's own, and the bare training step.
+"""How fast the scripts train: the usual loop, the script's own, and its bare step.
 
-    python benchmarks/speed.py                 # all networks: writes speed.md and speed.png
-    python benchmarks/speed.py basic deep      # some of them
-    python benchmarks/speed.py --against ../before  # this checkout's scripts and another's
-    python benchmarks/speed.py --device cuda   # writes speed-cuda.md
+    python benchmarks/speed.py               # all networks: speed.md and speed.png
+    python benchmarks/speed.py basic deep    # some of them
+    python benchmarks/speed.py --against ../before  # beside another checkout's scripts
+    python benchmarks/speed.py --device cuda # speed-cuda.md
+    python benchmarks/speed.py --count       # parameters and multiply-adds
 
-usual  a DataLoader with ToTensor and Normalize for each image, NCHW, Adam as it comes, an .item()
-       for each loss of each step
-own    the script as a user types it, timed from outside by when its `epoch ...` lines arrive; in
-       float32, and in bfloat16 where the processor has instructions for it
-floor  the same training step, again and again on one batch that is there already; not on CUDA,
-       where the scripts replay a recorded step
+usual  a DataLoader with ToTensor and Normalize for each image, NCHW, Adam as it comes,
+       an .item() for each loss of each step
+own    the script as a user types it, timed from outside by when its `epoch ...` lines
+       arrive; in float32, and in bfloat16 where the processor has instructions for it
+floor  the same training step, again and again on one batch that is there already; not
+       on CUDA, where the scripts replay a recorded step
 
-Each measurement is a process of its own, so that peak memory (of the process, not of a GPU) is its
-own too, and nothing that one sets helps another. They take turns, because a machine's speed
-drifts, and the table shows medians. An epoch is counted as 60,000 images and one end of epoch
-(losses.csv, g.pt, ckpt.pt), however few images the measurement took.
+Each measurement is a process of its own, so that peak memory (of the process, not of a
+GPU) is its own too, and nothing that one sets helps another. They take turns, because a
+machine's speed drifts, and the table shows medians. An epoch is counted as 60,000
+images and one end of epoch (losses.csv, g.pt, ckpt.pt), however few were measured.
 """
 
 import argparse
-import functools
 import importlib
 import itertools
 import math
 import os
 import re
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,9 +44,11 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import common
 
+BATCH = 128  # images
 EPOCH = 60_000
-FEW = 1280  # the fewest images that are whole batches in all scripts, wgan.py's 5 * 128 included
-# Every network of the project: the command, and how many images a measurement needs of it.
+# The fewest images that are whole steps in all scripts: wgan.py's take 5 batches, or 2.
+FEW = 10 * BATCH
+# Every network of the project: the command, and how many images are measured.
 CASES = {
     "basic": ("gan_mlp --arch basic", 46 * FEW),
     "hidden": ("gan_mlp --arch hidden", 46 * FEW),
@@ -58,159 +62,196 @@ CASES = {
     "wgan": ("wgan", 8 * FEW),
     "wgan-gp-10": ("wgan --gp 10", 6 * FEW),
 }
-# The tables: a heading, and what is below it, made of seconds per epoch and megabytes.
-COLUMNS = {
-    "usual s/epoch": lambda s, MB: f"{s['usual']:.1f}",
-    "own s/epoch": lambda s, MB: f"{s['own']:.2f}",
-    "images/s": lambda s, MB: f"{EPOCH / s['own']:,.0f}",
-    "usual : own": lambda s, MB: f"{s['usual'] / s['own']:.2f}",
-    "floor : own": lambda s, MB: f"{s['floor'] / s['own']:.2f}",
-    "bf16 s/epoch": lambda s, MB: f"{s['own bf16']:.2f}",
-    "usual : bf16": lambda s, MB: f"{s['usual'] / s['own bf16']:.2f}",
-    "floor : bf16": lambda s, MB: f"{s['floor bf16'] / s['own bf16']:.2f}",
-    "MB usual": lambda s, MB: f"{MB['usual']:.0f}",
-    "own": lambda s, MB: f"{MB['own']:.0f}",
-    "bf16": lambda s, MB: f"{MB['own bf16']:.0f}",
-}
-CUDA = "usual s/epoch", "own s/epoch", "images/s", "usual : own", "bf16 s/epoch", "usual : bf16"
-AGAINST = {
-    "own s/epoch": lambda s, MB: f"{s['own']:.2f}",
-    "other's": lambda s, MB: f"{s['other']:.2f}",
-    "other : own": lambda s, MB: f"{s['other'] / s['own']:.3f}",
-    "bf16 s/epoch": lambda s, MB: f"{s['own bf16']:.2f}",
-    "other's bf16": lambda s, MB: f"{s['other bf16']:.2f}",
-    "other : own, bf16": lambda s, MB: f"{s['other bf16'] / s['own bf16']:.3f}",
-    "MB own": lambda s, MB: f"{MB['own']:.0f}",
-    "other": lambda s, MB: f"{MB['other']:.0f}",
-}
 
 
-# ---- the usual loop, as the common tutorials have it
-def usual_gan(G, D, device):
-    opt_G = torch.optim.Adam(G.parameters(), lr=2e-4)
-    opt_D = torch.optim.Adam(D.parameters(), lr=2e-4)
-
-    def epoch(loader):
-        for real, _ in loader:
-            real = real.to(device)
-            ones, zeros = torch.ones(len(real)).to(device), torch.zeros(len(real)).to(device)
-            fake = G(torch.randn(len(real), 100).to(device))
-            loss_D = F.binary_cross_entropy(D(real), ones)
-            loss_D = loss_D + F.binary_cross_entropy(D(fake.detach()), zeros)
-            opt_D.zero_grad()
-            loss_D.backward()
-            opt_D.step()
-            loss_G = F.binary_cross_entropy(D(fake), ones)
-            opt_G.zero_grad()
-            loss_G.backward()
-            opt_G.step()
-            loss_D.item(), loss_G.item()
-
-    return epoch
+# ---- the networks that a command names
 
 
-def usual_wgan(G, D, device, penalty=None):
-    if penalty:
-        opt_G = torch.optim.Adam(G.parameters(), lr=1e-4, betas=(0.0, 0.9))
-        opt_D = torch.optim.Adam(D.parameters(), lr=1e-4, betas=(0.0, 0.9))
-    else:
-        opt_G = torch.optim.RMSprop(G.parameters(), lr=5e-5)
-        opt_D = torch.optim.RMSprop(D.parameters(), lr=5e-5)
-
-    def epoch(loader):
-        for step, (real, _) in enumerate(loader):
-            real = real.to(device)
-            fake = G(torch.randn(len(real), 100).to(device)).detach()
-            loss_D = D(fake).mean() - D(real).mean()
-            if penalty:
-                loss_D = loss_D + 10 * penalty(D, real, fake)
-            opt_D.zero_grad()
-            loss_D.backward()
-            opt_D.step()
-            if not penalty:
-                for weight in D.parameters():
-                    weight.data.clamp_(-0.01, 0.01)
-            loss_D.item()
-            if (step + 1) % (2 if penalty else 5) == 0:  # as wgan.py does it
-                loss_G = -D(G(torch.randn(len(real), 100).to(device))).mean()
-                opt_G.zero_grad()
-                loss_G.backward()
-                opt_G.step()
-                loss_G.item()
-
-    return epoch
+def parse_command(command):
+    """Of "gan_mlp --arch deep": the module gan_mlp, and {"--arch": "deep"}."""
+    script, *words = command.split()
+    options = dict(zip(words[::2], words[1::2]))
+    return importlib.import_module(script), options
 
 
 def networks(command):
-    """The script's module, its options, and a new pair of the networks that the command names."""
-    script, *options = command.split()
-    module = importlib.import_module(script)
-    make_G, make_D = module.ARCHS[options[1] if options[:1] == ["--arch"] else "transpose"]
-    return module, options, make_G(), make_D()
+    """A new generator, and a new discriminator."""
+    module, options = parse_command(command)
+    arch = options.get("--arch", "transpose")  # the only one that wgan.py has
+    make_G, make_D = module.ARCHS[arch]
+    return make_G(), make_D()
 
 
-def run_usual(command, folder, device, bf16=False):
-    """One pass of the usual loop over the folder's images."""
-    to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    data = datasets.FashionMNIST(folder, transform=to_tensor)
-    loader = torch.utils.data.DataLoader(data, batch_size=128, shuffle=True, drop_last=True)
-    module, options, G, D = networks(command)
-    if module.__name__ == "wgan":
-        penalty = module.gradient_penalty if options else None
-        epoch = usual_wgan(G.to(device), D.to(device), device, penalty)
+def cost(command, z_dim=100):
+    """Parameters of a generator and its discriminator; multiply-adds for an image."""
+    G, D = networks(command)
+    G.eval()
+    D.eval()
+    with FlopCounterMode(display=False) as counter:
+        D(G(torch.zeros(1, z_dim)))
+    weights = [*G.parameters(), *D.parameters()]
+    parameters = sum(weight.numel() for weight in weights)
+    multiply_adds = counter.get_total_flops() // 2
+    return parameters, multiply_adds
+
+
+# ---- the usual loop, as the common tutorials have it
+
+
+def usual_gan(G, D, opt_G, opt_D, loader, device):
+    """One epoch of a GAN."""
+    for real, _ in loader:
+        real = real.to(device)
+        ones = torch.ones(len(real)).to(device)
+        zeros = torch.zeros(len(real)).to(device)
+        fake = G(torch.randn(len(real), 100).to(device))
+        real_loss = F.binary_cross_entropy(D(real), ones)
+        fake_loss = F.binary_cross_entropy(D(fake.detach()), zeros)
+        loss_D = real_loss + fake_loss
+        opt_D.zero_grad()
+        loss_D.backward()
+        opt_D.step()
+        loss_G = F.binary_cross_entropy(D(fake), ones)
+        opt_G.zero_grad()
+        loss_G.backward()
+        opt_G.step()
+        loss_D.item()
+        loss_G.item()
+
+
+def usual_wgan(G, D, opt_G, opt_D, loader, device, n_critic, penalty=None):
+    """One epoch of a Wasserstein GAN, with a gradient penalty or else with clipping."""
+    for step, (real, _) in enumerate(loader, start=1):
+        real = real.to(device)
+        fake = G(torch.randn(len(real), 100).to(device)).detach()
+        loss_D = D(fake).mean() - D(real).mean()
+        if penalty:
+            loss_D = loss_D + 10 * penalty(D, real, fake)
+        opt_D.zero_grad()
+        loss_D.backward()
+        opt_D.step()
+        if not penalty:
+            for weight in D.parameters():
+                weight.data.clamp_(-0.01, 0.01)
+        loss_D.item()
+        if step % n_critic == 0:
+            loss_G = -D(G(torch.randn(len(real), 100).to(device))).mean()
+            opt_G.zero_grad()
+            loss_G.backward()
+            opt_G.step()
+            loss_G.item()
+
+
+def run_usual(command, folder, device):
+    """One epoch of the usual loop over the folder's images."""
+    module, options = parse_command(command)
+    G, D = networks(command)
+    G.to(device)
+    D.to(device)
+    if "--gp" in options:
+        make = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.9))
+        epoch = partial(usual_wgan, n_critic=2, penalty=module.gradient_penalty)
+    elif module.__name__ == "wgan":
+        make = partial(torch.optim.RMSprop, lr=5e-5)
+        epoch = partial(usual_wgan, n_critic=5)
     else:
-        epoch = usual_gan(G.to(device), D.to(device), device)
-    epoch(itertools.islice(loader, 5))  # to warm up
-    print("epoch 0", flush=True)
-    epoch(loader)
-    print("epoch 1", flush=True)
+        make = partial(torch.optim.Adam, lr=2e-4)
+        epoch = usual_gan
+    opt_G = make(G.parameters())
+    opt_D = make(D.parameters())
+
+    to_tensor = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
+    )
+    data = datasets.FashionMNIST(folder, transform=to_tensor)
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=BATCH, shuffle=True, drop_last=True
+    )
+    five = itertools.islice(loader, 5)
+    epoch(G, D, opt_G, opt_D, five, device)  # to warm up
+    print("epoch 0")
+    epoch(G, D, opt_G, opt_D, loader, device)
+    print("epoch 1")
 
 
 # ---- the bare training step, as the scripts' main() prepares it
+
+
+def step_settings(command):
+    """What a script gives to its train_step, beside the precision."""
+    module, options = parse_command(command)
+    if module.__name__ == "wgan":
+        ours, _ = module.SETTINGS["gp" if "--gp" in options else "clip"]
+        return {
+            "n_critic": ours["n_critic"],
+            "clip": ours["clip"],
+            "gp": float(options.get("--gp", 0)),
+            "new_z": ours["new_z"],
+        }
+    ours, _ = module.SETTINGS[options["--arch"]]
+    return {"r1": ours["r1"], "new_z": ours["new_z"]}
+
+
 def run_floor(command, folder, device, bf16):
     """As many steps as an epoch over the folder's images has, all on one batch."""
     device = common.prepare_device(device)
-    module, options, G, D = networks(command)
-    G.to(device, memory_format=torch.channels_last)  # which leaves what is no convolution alone
-    D.to(device, memory_format=torch.channels_last)
-    wgan = module.__name__ == "wgan"
-    r1 = 0.1 if module.__name__ == "gan_cnn" or options[-1:] == ["upsample"] else 1.0
-    gp, n_critic = (10.0, 2) if options[:1] == ["--gp"] else (0.0, 5 if wgan else 1)
-    adam = {"lr": 5e-4 if wgan else 1e-3, "betas": (0.0, 0.9) if wgan else (0.5, 0.999)}
-    make = functools.partial(torch.optim.Adam, **adam, fused=True)
-    if wgan and not gp:
-        make = functools.partial(torch.optim.RMSprop, lr=5e-5)
+    module, options = parse_command(command)
+    G, D = networks(command)
+    G = G.to(device, memory_format=torch.channels_last)
+    D = D.to(device, memory_format=torch.channels_last)
+    # Whatever the rates are, a step takes as long.
+    if module.__name__ == "wgan" and "--gp" not in options:
+        make = partial(torch.optim.RMSprop, lr=5e-5)
+    else:
+        make = partial(torch.optim.Adam, lr=5e-4, betas=(0.0, 0.9), fused=True)
+    opt_G = make(G.parameters())
+    opt_D = make(D.parameters())
+
+    settings = step_settings(command)
+    per_step = settings.get("n_critic", 1) * BATCH  # images
     images = common.read_idx(common.find_images("fashion-mnist", folder)).to(device)
-    real = images[: n_critic * 128] / 127.5 - 1
+    real = images[:per_step] / 127.5 - 1
     z = torch.randn(len(real), 100, device=device)
-    if wgan:
-        real, z = real.chunk(n_critic), z.chunk(n_critic)
-    more = {"gp": gp} if wgan else {"r1": r1}
-    step = functools.partial(module.train_step, G, D, make(G.parameters()), make(D.parameters()))
-    for count in (5, len(images) // (n_critic * 128)):  # the first to warm up
-        for _ in range(count):
-            losses = step(real, z, bf16, **more)
-        print("epoch", losses.tolist(), flush=True)  # which waits for a GPU
-
-
-# ---- counting
-def cost(command, z_dim=100):
-    """Parameters, and multiply-adds for one image, of a generator and its discriminator."""
-    _, _, G, D = networks(command)
-    with FlopCounterMode(display=False) as counter:
-        D.eval()(G.eval()(torch.zeros(1, z_dim)))
-    parameters = sum(p.numel() for network in (G, D) for p in network.parameters())
-    return parameters, counter.get_total_flops() // 2
+    for steps in (5, len(images) // per_step):  # five to warm up, then an epoch
+        for _ in range(steps):
+            losses = module.train_step(
+                G, D, opt_G, opt_D, real, z, bf16=bf16, **settings
+            )
+        print("epoch", losses.tolist())
 
 
 # ---- measuring
+
+
+def write_images(folder, count):
+    """The first images of Fashion-MNIST in torchvision's layout, for all to read."""
+    raw = folder / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    path = common.find_images("fashion-mnist")
+    if path is None:
+        raise common.UserError(
+            "Fashion-MNIST is needed: run a script once to download it"
+        )
+    pixels = common.read_idx(path)[:count]
+    header = struct.pack(">4I", 0x803, len(pixels), 28, 28)
+    images = header + pixels.numpy().tobytes()
+    labels = struct.pack(">2I", 0x801, len(pixels)) + bytes(len(pixels))
+    for part in ("train", "t10k"):  # torchvision wants both
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(images)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+
+
 def watch(command, epochs=1):
-    """Run a command until it has printed that many `epoch ...` lines and one more: seconds from
-    line to line, and the most megabytes that it had."""
-    stamps, lines = [], []
+    """Seconds from one `epoch ...` line of a command to the next, and its peak MB.
+
+    After the first such line and as many more as epochs, the command is stopped.
+    """
+    command = [sys.executable, *map(str, command)]
+    lines = []
+    arrived = []  # when each of the epochs' lines did
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
-            [sys.executable, *map(str, command)],
+            command,
             cwd=folder,
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
@@ -219,177 +260,273 @@ def watch(command, epochs=1):
         )
         with process:
             try:
-                while len(stamps) <= epochs and (line := process.stdout.readline()):
+                for line in process.stdout:
                     lines.append(line)
                     if line.startswith("epoch "):
-                        stamps.append(time.perf_counter())
+                        arrived.append(time.perf_counter())
+                    if len(arrived) > epochs:
+                        break
                 memory = peak_memory(process.pid)
             finally:
                 process.kill()
-    if len(stamps) <= epochs:
-        raise common.UserError(f"{' '.join(map(str, command))} ended:\n{''.join(lines[-20:])}")
-    return (stamps[-1] - stamps[0]) / epochs, memory
+    if len(arrived) <= epochs:
+        last_lines = "".join(lines[-20:])
+        raise common.UserError(f"{' '.join(command)} ended:\n{last_lines}")
+    return (arrived[-1] - arrived[0]) / epochs, memory
 
 
-def peak_memory(process):
-    """MB at most, so far. Not from getrusage, which counts what its parent had before it, too."""
-    status = Path(f"/proc/{process}/status")
-    found = re.search(r"VmHWM:\s*(\d+)", status.read_text()) if status.exists() else None
-    return int(found[1]) * 1024 / 1e6 if found else math.nan  # none but on Linux
+def peak_memory(pid):
+    """The most MB that a process has had; not a number, if this is not Linux.
+
+    getrusage would count what its parent had before it was started, too.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        return math.nan
+    kilobytes = re.search(r"VmHWM:\s*(\d+)", status.read_text())
+    if not kilobytes:  # it has ended
+        return math.nan
+    return int(kilobytes[1]) * 1024 / 1e6
 
 
-def apart(what, command, images, where, device, bf16=False):
-    """Seconds per epoch and MB of this file's run_usual or run_floor, in a process of its own."""
-    line = [__file__, "--apart", what, command, where / "many", "--device", device]
-    seconds, memory = watch(line + ["--bf16"] * bf16)
+def measure_loop(what, command, images, folder, device, bf16=False):
+    """Seconds per epoch and MB of run_usual or run_floor, in a process of its own."""
+    line = [__file__, "--apart", what, command, folder / "many", "--device", device]
+    if bf16:
+        line.append("--bf16")
+    seconds, memory = watch(line)
     return seconds * EPOCH / images, memory
 
 
-def own(checkout, command, images, where, device, bf16=False):
+def measure_script(checkout, command, images, folder, device, bf16=False):
     """Seconds per epoch and MB of a checkout's script.
 
-    Few images and many tell an epoch's end, which any number of images has once, from its steps.
-    On CUDA, where an epoch takes seconds, many are all.
+    An epoch ends once, however many images it has. So two measurements, with few images
+    and with many, tell its end from its steps. On CUDA an epoch takes seconds: one is
+    enough, of all images.
     """
     script, *options = command.split()
-    line = [checkout / f"{script}.py", *options, "--bf16" if bf16 else "--no-bf16"]
+    line = [checkout / f"{script}.py", *options]
+    line.append("--bf16" if bf16 else "--no-bf16")
+    line += ["--device", device, "--batch-size", BATCH]
     # Of 1000 epochs the first quarter draws no pictures; after three it is stopped.
-    line += ["--device", device, "--batch-size", 128, "--epochs", 1000, "--data-dir"]
-    many, memory = watch([*line, where / "many"], epochs=2)
+    line += ["--epochs", 1000, "--data-dir"]
+    many, memory = watch([*line, folder / "many"], epochs=2)
     if images == EPOCH:
         return many, memory
-    few, _ = watch([*line, where / "few"], epochs=2)
-    return few + (many - few) / (images - FEW) * (EPOCH - FEW), memory
-
-
-def prepare(folder, images):
-    """The first images of Fashion-MNIST in torchvision's layout, for all to read."""
-    raw = Path(folder, "FashionMNIST", "raw")
-    raw.mkdir(parents=True)
-    found = common.find_images("fashion-mnist")
-    if not found:
-        raise common.UserError("Fashion-MNIST is needed: run a script once to download it")
-    pixels = common.read_idx(found)[:images]
-    for kind, data in ("train", pixels), ("t10k", pixels[:1]):
-        header = b"".join(n.to_bytes(4, "big") for n in (0x803, len(data), 28, 28))
-        (raw / f"{kind}-images-idx3-ubyte").write_bytes(header + data.numpy().tobytes())
-        labels = b"".join(n.to_bytes(4, "big") for n in (0x801, len(data))) + bytes(len(data))
-        (raw / f"{kind}-labels-idx1-ubyte").write_bytes(labels)
+    few, _ = watch([*line, folder / "few"], epochs=2)
+    per_image = (many - few) / (images - FEW)
+    return few + per_image * (EPOCH - FEW), memory
 
 
 def contenders(against, device):
-    """What takes turns: names, and functions that give seconds per epoch and MB."""
-    found = {} if against else {"usual": functools.partial(apart, "usual")}
-    bf16 = device != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16", False)
-    for name, on in [("", False), (" bf16", True)][: 1 + bf16]:
-        found[f"own{name}"] = functools.partial(own, HERE.parent, bf16=on)
+    """Who takes turns: names, and functions that give seconds per epoch and MB."""
+    kinds = {"": False}
+    if device != "cpu" or torch.cpu.get_capabilities().get("avx512_bf16", False):
+        kinds[" bf16"] = True
+    found = {}
+    if not against:
+        found["usual"] = partial(measure_loop, "usual")
+    for suffix, bf16 in kinds.items():
+        found["own" + suffix] = partial(measure_script, HERE.parent, bf16=bf16)
         if against:
-            found[f"other{name}"] = functools.partial(own, against, bf16=on)
+            found["other" + suffix] = partial(measure_script, against, bf16=bf16)
         elif device == "cpu":
-            found[f"floor{name}"] = functools.partial(apart, "floor", bf16=on)
+            found["floor" + suffix] = partial(measure_loop, "floor", bf16=bf16)
     return found
 
 
-def measure(case, args):
-    """The medians for every contender: seconds per epoch, and peak MB."""
-    command, images = CASES[case]
-    images = images if args.device == "cpu" else EPOCH
+def measure(name, args):
+    """For every contender the medians of its seconds per epoch, and of its peak MB."""
+    command, images = CASES[name]
+    if args.device != "cpu":
+        images = EPOCH
     runs = contenders(args.against, args.device)
-    results = {name: [] for name in runs}
-    with tempfile.TemporaryDirectory() as folder:
-        where = Path(folder)
-        prepare(where / "few", FEW)
-        prepare(where / "many", images)
+    results = {contender: [] for contender in runs}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_images(folder / "few", FEW)
+        write_images(folder / "many", images)
         for _ in range(args.rounds):
-            for name, run in runs.items():
-                results[name].append(run(command, images, where, args.device))
-    medians = {name: map(statistics.median, zip(*found)) for name, found in results.items()}
-    seconds, memory = zip(*medians.values())
-    return dict(zip(medians, seconds)), dict(zip(medians, memory))
+            for contender, run in runs.items():
+                result = run(command, images, folder, args.device)
+                results[contender].append(result)
+    seconds = {}
+    memory = {}
+    for contender, found in results.items():
+        seconds[contender] = statistics.median(taken for taken, _ in found)
+        memory[contender] = statistics.median(peak for _, peak in found)
+    return seconds, memory
 
 
-# ---- the table and the picture
-def cell(column, row):
-    try:
-        return column(*row)
-    except KeyError:  # no bfloat16 on this machine
-        return "-"
+# ---- the tables and the picture
+
+NOT_ON_CUDA = ("floor : own", "floor : bf16", "MB usual", "own", "bf16")
+
+
+def row_of_usual(seconds, memory):
+    """A network's row of the table: its headings, and the numbers below them."""
+    usual = seconds["usual"]
+    own = seconds["own"]
+    # Not on every processor, and the floor not on CUDA: then these are nan.
+    own_bf16 = seconds.get("own bf16", math.nan)
+    floor = seconds.get("floor", math.nan)
+    floor_bf16 = seconds.get("floor bf16", math.nan)
+    memory_bf16 = memory.get("own bf16", math.nan)
+    return {
+        "usual s/epoch": f"{usual:.1f}",
+        "own s/epoch": f"{own:.2f}",
+        "images/s": f"{EPOCH / own:,.0f}",
+        "usual : own": f"{usual / own:.2f}",
+        "floor : own": f"{floor / own:.2f}",
+        "bf16 s/epoch": f"{own_bf16:.2f}",
+        "usual : bf16": f"{usual / own_bf16:.2f}",
+        "floor : bf16": f"{floor_bf16 / own_bf16:.2f}",
+        "MB usual": f"{memory['usual']:.0f}",
+        "own": f"{memory['own']:.0f}",
+        "bf16": f"{memory_bf16:.0f}",
+    }
+
+
+def row_of_other(seconds, memory):
+    """The same, of this checkout's scripts beside another's."""
+    own = seconds["own"]
+    other = seconds["other"]
+    own_bf16 = seconds.get("own bf16", math.nan)
+    other_bf16 = seconds.get("other bf16", math.nan)
+    return {
+        "own s/epoch": f"{own:.2f}",
+        "other's": f"{other:.2f}",
+        "other : own": f"{other / own:.3f}",
+        "bf16 s/epoch": f"{own_bf16:.2f}",
+        "other's bf16": f"{other_bf16:.2f}",
+        "other : own, bf16": f"{other_bf16 / own_bf16:.3f}",
+        "MB own": f"{memory['own']:.0f}",
+        "other": f"{memory['other']:.0f}",
+    }
+
+
+def make_row(seconds, memory, args):
+    if args.against:
+        row = row_of_other(seconds, memory)
+    else:
+        row = row_of_usual(seconds, memory)
+        if args.device != "cpu":
+            row = {name: row[name] for name in row if name not in NOT_ON_CUDA}
+    return {name: "-" if text == "nan" else text for name, text in row.items()}
+
+
+def describe_machine(device):
+    if device == "cpu":
+        return f"cpu, {torch.get_num_threads()} threads"
+    return torch.cuda.get_device_name(common.prepare_device(device))
 
 
 def tabulate(args):
     """Print a row as soon as it is measured. The whole table, all networks, is kept."""
-    columns, rows, lines = AGAINST if args.against else COLUMNS, {}, []
-    if columns is COLUMNS and args.device != "cpu":
-        columns = {name: COLUMNS[name] for name in CUDA}
+    lines = []
 
     def say(line):
         lines.append(line)
-        print(line, flush=True)
+        print(line)
 
-    where = f"cpu, {torch.get_num_threads()} threads"
-    if args.device != "cpu":
-        where = torch.cuda.get_device_name(common.prepare_device(args.device))
-    say(f"torch {torch.__version__}, {where}, batch 128, medians of {args.rounds}")
+    machine = describe_machine(args.device)
+    versions = f"torch {torch.__version__}, {machine}"
+    say(f"{versions}, batch {BATCH}, medians of {args.rounds}")
     say("")
-    say(f"| network | {' | '.join(columns)} |")
-    say("|" + "---|" * (1 + len(columns)))
-    for case in args.networks or CASES:
-        rows[case] = measure(case, args)
-        cells = [cell(column, rows[case]) for column in columns.values()]
-        say(f"| {case} | {' | '.join(cells)} |")
-    if len(rows) == len(CASES) and not args.against:
-        name = "speed.md" if args.device == "cpu" else "speed-cuda.md"
-        common.write(HERE / name, ("\n".join(lines) + "\n").encode())
-        if args.device == "cpu":
-            draw({case: seconds for case, (seconds, _) in rows.items()})
+    measured = {}  # seconds of all contenders, for each network
+    for name in args.networks or CASES:
+        seconds, memory = measure(name, args)
+        row = make_row(seconds, memory, args)
+        if not measured:
+            say(f"| network | {' | '.join(row)} |")
+            say("|---" * (1 + len(row)) + "|")
+        say(f"| {name} | {' | '.join(row.values())} |")
+        measured[name] = seconds
+
+    if args.against or len(measured) < len(CASES):
+        return
+    table = "\n".join(lines) + "\n"
+    if args.device == "cpu":
+        common.write(HERE / "speed.md", table.encode())
+        draw(measured, HERE / "speed.png")
+    else:
+        common.write(HERE / "speed-cuda.md", table.encode())
 
 
-def draw(rows):
-    """Bars of images per second, as many times the usual loop's."""
+def draw(measured, path):
+    """Bars: how many times as fast as the usual loop each script is."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots()
-    kinds = [("", -0.2, "tab:blue", "float32"), (" bf16", 0.2, "tab:orange", "bfloat16")]
-    for kind, shift, colour, label in kinds:
-        drawn = [row for row in rows.values() if f"own{kind}" in row]
-        at = [index + shift for index in range(len(drawn))]
-        times = [row["usual"] / row[f"own{kind}"] for row in drawn]
-        floor = [row["usual"] / row[f"floor{kind}"] for row in drawn]
-        bars = axes.bar(at, times, 0.38, color=colour, label=f"own, {label}")
-        axes.bar_label(bars, fmt="%.1f", fontsize=8, label_type="center", color="white")
-        axes.plot(at, floor, "k_", markersize=14, label=None if kind else "floor")
+    draw_bars(axes, measured, "", -0.2, color="tab:blue", label="own, float32")
+    draw_bars(axes, measured, " bf16", 0.2, color="tab:orange", label="own, bfloat16")
     axes.axhline(1, color="grey", linewidth=1, label="the usual loop", zorder=0.5)
-    axes.set_xticks(range(len(rows)), rows)
+    axes.set_xticks(range(len(measured)), measured)
     axes.set_ylabel("speed, as multiples of the usual loop's")
     axes.legend()
-    common.save_png(HERE / "speed.png", figure)
+    common.save_png(path, figure)
+
+
+def draw_bars(axes, measured, suffix, shift, color, label):
+    """A precision's bars, with a line across each for the floor."""
+    places = []
+    speeds = []
+    floors = []
+    for index, seconds in enumerate(measured.values()):
+        if "own" + suffix in seconds:
+            places.append(index + shift)
+            speeds.append(seconds["usual"] / seconds["own" + suffix])
+            floors.append(seconds["usual"] / seconds["floor" + suffix])
+    bars = axes.bar(places, speeds, width=0.38, color=color, label=label)
+    axes.bar_label(bars, fmt="%.1f", fontsize=8, label_type="center", color="white")
+    floor_label = None if suffix else "floor"  # once in the legend
+    axes.plot(places, floors, "k_", markersize=14, label=floor_label)
+
+
+def print_costs(names):
+    print("| network | parameters | multiply-adds for an image |")
+    print("|---|---|---|")
+    for name in names:
+        command, _ = CASES[name]
+        parameters, multiply_adds = cost(command)
+        print(f"| {name} | {parameters:,} | {multiply_adds:,} |")
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("networks", nargs="*", help=f"default: all, {' '.join(CASES)}")
+    add("--against", type=Path, metavar="FOLDER", help="of another checkout")
+    add("--rounds", type=common.number(int, 1), default=3, help="default: 3")
+    add("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    add("--count", action="store_true", help="parameters and multiply-adds only")
+    add("--apart", nargs=3, help=argparse.SUPPRESS)  # what to run in this process
+    add("--bf16", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    unknown = [name for name in args.networks if name not in CASES]
+    if unknown:
+        known = " ".join(CASES)
+        parser.error(f"no network is called {' '.join(unknown)}; there are {known}")
+    if args.against:
+        args.against = args.against.resolve()
+    return args
 
 
 def main():
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=plain)
-    parser.add_argument("networks", nargs="*", help=f"default: all, {' '.join(CASES)}")
-    parser.add_argument("--against", type=Path, metavar="FOLDER", help="of another checkout")
-    parser.add_argument("--rounds", type=common.number(int, 1), default=3, help="default: 3")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--count", action="store_true", help="parameters and multiply-adds only")
-    parser.add_argument("--apart", nargs=3, help=argparse.SUPPRESS)
-    parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    args = parse_args()
     if args.apart:
         what, command, folder = args.apart
-        run = {"usual": run_usual, "floor": run_floor}[what]
-        run(command, folder, args.device, args.bf16)
+        if what == "usual":
+            run_usual(command, folder, args.device)
+        else:
+            run_floor(command, folder, args.device, args.bf16)
         time.sleep(60)  # watch() looks how much memory it had, and stops it
-        return
-    if unknown := set(args.networks) - set(CASES):
-        parser.error(f"no network is called {' '.join(unknown)}; there are {' '.join(CASES)}")
-    if args.count:
-        print("| network | parameters | multiply-adds for an image |\n|---|---|---|")
-        for case in args.networks or CASES:
-            print("| {} | {:,} | {:,} |".format(case, *cost(CASES[case][0])))
-        return
-    args.against = args.against and args.against.resolve()
-    tabulate(args)
+    elif args.count:
+        print_costs(args.networks or CASES)
+    else:
+        tabulate(args)
 
 
 if __name__ == "__main__":
