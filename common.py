@@ -103,10 +103,11 @@ def find_images(dataset, data_dir=None):
         folders.append(Path(data_dir))
     elif dataset == "fashion-mnist":
         folders += [DATA, DEBIAN]
-    for folder in folders:
-        for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"):
-            if (folder / name).exists():
-                return folder / name
+    with disk_errors_are_the_users():
+        for folder in folders:
+            for name in ("train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"):
+                if (folder / name).exists():
+                    return folder / name
     return None
 
 
@@ -288,7 +289,7 @@ def run(main):
         raise
     finally:
         signal.signal(signal.SIGTERM, before)  # a notebook goes on after a run
-        if torch.distributed.is_initialized():
+        if WORLD > 1 and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
     print(f"{Path(sys.argv[0]).name}: error: {message}", file=sys.stderr)
     sys.exit(2)
@@ -464,7 +465,7 @@ def find_checkpoint(name, script):
     """The ckpt.pt of the run that was named, or of the script's newest."""
     if name:
         path = Path(name)
-        return path / "ckpt.pt" if path.is_dir() else path
+        return path / "ckpt.pt" if os.path.isdir(path) else path
     for path in newest("*/ckpt.pt"):
         with contextlib.suppress(UserError):  # a damaged file of another run
             generator = load(path.with_name("g.pt"))  # it is quicker to read
@@ -750,7 +751,9 @@ def append_losses(table, epoch, losses):
     """A row for each step of an epoch, on the disk before a checkpoint counts them."""
     if RANK > 0:
         return
-    if os.path.getsize(table.name) != table.tell():
+    with disk_errors_are_the_users():
+        size = os.path.getsize(table.name)
+    if size != table.tell():
         raise UserError(
             f"another process has written {table.name}: "
             f"epoch {epoch} is not saved, to keep what is there"

@@ -408,11 +408,6 @@ def main():
         G = DistributedDataParallel(G, broadcast_buffers=False)
         D = DistributedDataParallel(D, broadcast_buffers=False)
     steps_done = epochs_done * steps_per_epoch
-    writer = None
-    if args.tensorboard and common.RANK == 0:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        writer = SummaryWriter(folder / "tensorboard", purge_step=steps_done + 1)
 
     # ---- the loop
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
@@ -423,6 +418,11 @@ def main():
         common.open_losses(folder, LOSSES, epochs_done, steps_per_epoch) as table,
         common.progress_bar(folder, total, steps_done) as bar,
     ):
+        writer = None
+        if args.tensorboard and common.RANK == 0:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            writer = SummaryWriter(folder / "tensorboard", purge_step=steps_done + 1)
         began = time.monotonic()
         if epochs_done == 0:
             common.save_samples(folder, 0, average(fixed_z), images, quarters)

@@ -343,11 +343,6 @@ def main():
         G = DistributedDataParallel(G, broadcast_buffers=False)
         D = DistributedDataParallel(D, broadcast_buffers=False)
     steps_done = epochs_done * steps_per_epoch
-    writer = None
-    if args.tensorboard and common.RANK == 0:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import
-
-        writer = SummaryWriter(folder / "tensorboard", purge_step=steps_done + 1)
 
     # ---- the loop
     title = f"{SCRIPT}.py --gp {args.gp:g}, {args.dataset}"
@@ -365,6 +360,11 @@ def main():
             "gp": args.gp,
             "new_z": args.new_z,
         }
+        writer = None
+        if args.tensorboard and common.RANK == 0:
+            from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+            writer = SummaryWriter(folder / "tensorboard", purge_step=steps_done + 1)
         began = time.monotonic()
         if epochs_done == 0:
             common.save_samples(folder, 0, average(fixed_z), images, quarters)
