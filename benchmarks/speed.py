@@ -150,10 +150,13 @@ def run_usual(command, folder, device):
     D.to(device)
     if "--gp" in options:
         make = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.9))
-        epoch = partial(usual_wgan, n_critic=2, penalty=module.gradient_penalty)
+        n_critic = step_settings(command)["n_critic"]  # for as many steps of G as ours
+        penalty = module.gradient_penalty
+        epoch = partial(usual_wgan, n_critic=n_critic, penalty=penalty)
     elif module.__name__ == "wgan":
         make = partial(torch.optim.RMSprop, lr=5e-5)
-        epoch = partial(usual_wgan, n_critic=5)
+        n_critic = step_settings(command)["n_critic"]
+        epoch = partial(usual_wgan, n_critic=n_critic)
     else:
         make = partial(torch.optim.Adam, lr=2e-4)
         epoch = usual_gan

@@ -11,6 +11,7 @@ sys.path.insert(0, str(HERE / "benchmarks"))
 import speed
 
 import common
+import wgan
 
 
 @pytest.fixture
@@ -57,16 +58,16 @@ def test_loops_run_for_every_network(name, data, capsys):
 def test_the_bare_step_has_the_settings_of_the_script():
     assert speed.step_settings("gan_cnn --arch tiny") == {"r1": 0.1, "new_z": False}
     clipped = speed.step_settings("wgan")
-    assert clipped == {"n_critic": 5, "clip": 0.01, "gp": 0, "new_z": False}
+    ours, _ = wgan.SETTINGS["clip"]
+    for name in ("n_critic", "clip", "gp", "new_z"):
+        assert clipped[name] == ours[name], name
     penalised = speed.step_settings("wgan --gp 10")
     assert penalised["gp"] == 10
     assert penalised["n_critic"] == 2
 
 
 def test_an_epoch_of_steps(data, monkeypatch):
-    """Five steps to warm up, then as many as the images are enough for: one."""
-    import wgan
-
+    """Five steps to warm up, then as many as the images are enough for: two."""
     batches = []
 
     def step(G, D, opt_G, opt_D, real, z, **settings):
@@ -75,8 +76,8 @@ def test_an_epoch_of_steps(data, monkeypatch):
         return real.mean()
 
     monkeypatch.setattr(wgan, "train_step", step)
-    speed.run_floor("wgan", data, "cpu", bf16=False)  # 5 critic's batches of 2
-    assert batches == [10] * (5 + 1)
+    speed.run_floor("wgan --gp 10", data, "cpu", bf16=False)  # the critic's 2 batches
+    assert batches == [2 * 2] * (5 + 2)
 
 
 # ---- measuring
