@@ -6,6 +6,7 @@ trains dcgan.py's transpose with an edited network, or with an edited step. All 
 the script, and so are the settings: only what is written here differs.
 """
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -43,6 +44,15 @@ class HiddenDiscriminatorWithReLU(gan_mlp.HiddenDiscriminator):
         super().__init__()
         self.model[1] = nn.ReLU()
         self.model[3] = nn.ReLU()
+
+
+# ---- report D: BatchNorm out of the GAN's generator
+class DeepGeneratorWithoutBatchNorm(gan_mlp.DeepGenerator):
+    def __init__(self, z_dim=100):
+        super().__init__(z_dim)
+        for index, layer in enumerate(self.model):
+            if isinstance(layer, nn.BatchNorm1d):
+                self.model[index] = nn.Identity()
 
 
 # ---- report A: noise of another scale, in training and after it
@@ -116,6 +126,12 @@ NETWORKS = {
         gan_mlp.HiddenGenerator,
         HiddenDiscriminatorWithReLU,
     ),
+    "deep-no-bn": (
+        gan_mlp,
+        "deep",
+        DeepGeneratorWithoutBatchNorm,
+        gan_mlp.DeepDiscriminator,
+    ),
     "deep-generator-first": (
         gan_mlp,
         "deep",
@@ -124,6 +140,14 @@ NETWORKS = {
     ),
 }
 STEPS = {"deep-generator-first": generator_first}
+
+
+def networks(script, arch):
+    """The classes of G and D: edited ones, or those of the script itself."""
+    if arch in NETWORKS:
+        _, _, generator, discriminator = NETWORKS[arch]
+        return generator, discriminator
+    return importlib.import_module(script).ARCHS[arch]
 
 
 def main():

@@ -204,6 +204,25 @@ def sharpness(images):
     return (across + down).item()
 
 
+def grain(images):
+    """How far each image is from its own median of 3x3 pixels: noise is, an edge is not."""
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    around = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
+    return (images - around.median(4).values).abs().mean((1, 2, 3))
+
+
+def smooth_share(images, size=4, least=0.04):
+    """The share of grey patches that have no texture: a deviation below 5 of 255 levels."""
+    pieces = patches(images, size)
+    grey = pieces.mean(1).abs() < 0.8  # neither black nor white
+    return (pieces[grey].std(1) < least).float().mean().item()
+
+
+def patches(images, size):
+    """Images cut into squares: [N, size * size]."""
+    return F.unfold(images, size, stride=size).transpose(1, 2).flatten(0, 1)
+
+
 @torch.inference_mode()
 def draw(G, z):
     return torch.cat([G(part) for part in z.split(500)]).clamp(-1, 1)
@@ -213,11 +232,11 @@ def noise(z_dim, count=COUNT):
     return torch.randn(count, z_dim, generator=torch.Generator().manual_seed(1))
 
 
-def kept(net, G, z_dim, value=5, count=1000):
+def kept(net, G, z_dim, value=5, count=1000, positions=None):
     """The share of images whose predicted class survives one entry of z being set to value."""
     z = noise(z_dim, count)
     before, stays = describe(net, draw(G, z))[1], []
-    for position in perturb.spread(z_dim):
+    for position in positions or perturb.spread(z_dim):
         changed = z.clone()
         changed[:, position] = value
         stays.append((describe(net, draw(G, changed))[1] == before).float().mean().item())
