@@ -76,17 +76,29 @@ class Run:
         return quality.draw(self.G, z)
 
     @cached_property
-    def checkpoint(self):
-        """Both networks as they were in training: only of the last epoch."""
+    def saved(self):
+        """The checkpoint of this epoch. Most trainings keep only that of their last one."""
+        copy = self.folder / f"ckpt-{self.epoch:03d}.pt"
+        if copy.exists():
+            return common.load(copy)
         saved = common.load(self.folder / "ckpt.pt")
         if saved["epoch"] != self.epoch:
             told = f"{self.folder} has gone on to epoch {saved['epoch']}"
             raise common.UserError(f"{told}: its D of epoch {self.epoch} is gone")
-        make_G, make_D = edits.networks(saved["script"], saved["arch"])
-        G, D = make_G(saved["z_dim"]), make_D()
-        G.load_state_dict(saved["G"])
-        D.load_state_dict(saved["D"])
-        return G, D.eval()
+        return saved
+
+    def new_networks(self):
+        """G and D with their first weights."""
+        make_G, make_D = edits.networks(self.saved["script"], self.saved["arch"])
+        torch.manual_seed(10_000 * self.saved["args"]["seed"])
+        return make_G(self.saved["z_dim"]), make_D().eval()
+
+    def networks(self):
+        """G and D as they were in training."""
+        G, D = self.new_networks()
+        G.load_state_dict(self.saved["G"])
+        D.load_state_dict(self.saved["D"])
+        return G, D
 
     @property
     def quality(self):
@@ -570,7 +582,7 @@ def scores(*runs):
 
 @torch.inference_mode()
 def judged_by_D(run):
-    _, D = run.checkpoint
+    _, D = run.networks()
     fake = run.draw(quality.noise(100, 2000))
     training = D(run.judge.training[:2000])
     test = D(run.judge.real[:2000])
@@ -591,14 +603,10 @@ def gradient(run):
     does saturate, log(1 - D(G(z)))."""
 
     def compute():
-        saved = common.load(run.folder / "ckpt.pt")
-        make_G, make_D = edits.networks(saved["script"], saved["arch"])
-        torch.manual_seed(10_000 * saved["args"]["seed"])  # the run's first weights
-        new = make_G(saved["z_dim"]), make_D()
         return {
-            "gradient at first": slope(*new, minus_log),
-            "gradient now": slope(*run.checkpoint, minus_log),
-            "gradient of the saturating loss": slope(*run.checkpoint, saturating),
+            "gradient at first": slope(*run.new_networks(), minus_log),
+            "gradient now": slope(*run.networks(), minus_log),
+            "gradient of the saturating loss": slope(*run.networks(), saturating),
         }
 
     return run.remember("gradient", compute)
