@@ -305,16 +305,13 @@ def make_judge(args):
     device = common.prepare_device(args.device)
     if args.dry_run:
         torch.manual_seed(0)
-        nets = quality.Classifier().eval(), quality.Classifier(second=True).eval()
+        net = quality.Classifier().eval()
         few = common.read_idx(common.SAMPLE)[:400].float() / 127.5 - 1
-        return measures.Judge(*nets, real=few[:200], training=few[200:], count=200)
-    nets = []
-    for second in (False, True):
-        net, _ = quality.load_classifier(second, args.data_dir, device)
-        nets.append(net)
+        return measures.Judge(net, real=few[:200], training=few[200:], count=200)
+    net, _ = quality.load_classifier(False, args.data_dir, device)
     real, _ = quality.read("t10k", args.data_dir)
     training, _ = quality.read("train", args.data_dir)
-    return measures.Judge(*nets, real=real, training=training)
+    return measures.Judge(net, real=real, training=training)
 
 
 def measure_all(claims, args):

@@ -100,39 +100,96 @@ class Run:
         D.load_state_dict(self.saved["D"])
         return G, D
 
-    @property
-    def quality(self):
-        """FD, recall, ... as quality.py has them, and some more of the same kind."""
-        return self.remember("quality", self.judge.all, self)
+    @cached_property
+    def images(self):
+        return self.draw(quality.noise(100, self.judge.count))
+
+    @cached_property
+    def features(self):
+        """The features of the images, and the classes that are seen in them."""
+        return quality.describe(self.judge.net, self.images)
+
+    def number(self, name):
+        """One of the numbers of the images; those of one function are measured together."""
+        for measure, names in IMAGE_NUMBERS.items():
+            if name in names:
+                return self.remember(measure.__name__, measure, self)[name]
+        raise KeyError(name)
 
 
-class Judge(quality.Judge):
-    """Knows the real images, and compares others with them, in more ways."""
+class Judge:
+    """Knows the real images, and compares others with them as quality.py does."""
 
-    def __init__(self, net, second, real, training, count=quality.COUNT):
-        super().__init__(net, second, real)
+    def __init__(self, net, real, training, count=quality.COUNT):
+        self.net = net
         self.real = real
         self.training = training[: len(real)]
         self.count = count
-        self.grain = quality.grain(real)
-        self.nearest = nearest(self.features[:2000])
 
-    def all(self, run):
-        images = run.draw(quality.noise(100, self.count))
-        numbers = self.images(images)
-        grain = quality.grain(images)
-        numbers["grain"] = (grain.mean() / self.grain.mean()).item()
-        few_have_more = self.grain.quantile(0.95)
-        numbers["clean images"] = (grain < few_have_more).float().mean().item()
-        pieces = quality.patches(images, size=7)
-        real_pieces = quality.patches(self.real, size=7)
-        numbers["local FD"] = quality.frechet(pieces, real_pieces)
-        numbers["without texture"] = quality.smooth_share(images)
-        numbers["without texture, real"] = quality.smooth_share(self.real)
-        features, _ = quality.describe(self.net, images[:2000])
-        numbers["distance"] = nearest(features) / self.nearest
-        numbers["diversity"] = diversity(images)
-        return numbers
+    @cached_property
+    def features(self):
+        return quality.describe(self.net, self.real)[0]
+
+    @cached_property
+    def grain(self):
+        return quality.grain(self.real)
+
+
+def features(run):
+    """FD, kinds, and how far an image is from the one that is most like it, a share of that of
+    real images."""
+    found, classes = run.features
+    real = run.judge.features
+    return {
+        "FD": quality.frechet(found, real),
+        "classes": quality.effective_classes(classes),
+        "distance": nearest(found[:2000]) / nearest(real[:2000]),
+    }
+
+
+def neighbours(run):
+    found, _ = run.features
+    real = run.judge.features
+    return {
+        "precision": quality.coverage(found, real),
+        "recall": quality.coverage(real, found),
+    }
+
+
+def pixels(run):
+    """Sharpness and grain are shares of that of real images. An image is clean if its grain is not
+    above that of half of the real ones."""
+    real = run.judge.real
+    grain = quality.grain(run.images)
+    squares = quality.patches(run.images, size=7)
+    return {
+        "brightness": brightness(run.images),
+        "saturated": (run.images.abs() > 0.99).float().mean().item(),
+        "sharpness": quality.sharpness(run.images) / quality.sharpness(real),
+        "grain": (grain.mean() / run.judge.grain.mean()).item(),
+        "clean images": (grain < run.judge.grain.median()).float().mean().item(),
+        "local FD": quality.frechet(squares, quality.patches(real, size=7)),
+        "without texture": quality.smooth_share(run.images),
+        "without texture, real": quality.smooth_share(real),
+        "diversity": diversity(run.images),
+    }
+
+
+IMAGE_NUMBERS = {
+    features: ("FD", "classes", "distance"),
+    neighbours: ("precision", "recall"),  # slow
+    pixels: (
+        "brightness",
+        "saturated",
+        "sharpness",
+        "grain",
+        "clean images",
+        "local FD",
+        "without texture",
+        "without texture, real",
+        "diversity",
+    ),
+}
 
 
 def nearest(features):

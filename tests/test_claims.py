@@ -2,6 +2,7 @@
 pages' numbers against the program's."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -198,10 +199,13 @@ def test_losses_end_at_the_epoch_that_is_looked_at(run):
     assert young.means("loss_D") == [2, 4]
 
 
-def test_names_of_numbers_of_several_runs(run):
-    old = SimpleNamespace(name="basic", epoch=9, quality={"FD": 1.0})
-    other = SimpleNamespace(name="tiny", epoch=3, quality={"FD": 2.0})
-    young = SimpleNamespace(name="basic", epoch=3, quality={"FD": 3.0})
+def test_names_of_numbers_of_several_runs():
+    def run_with(name, epoch, number):
+        return SimpleNamespace(name=name, epoch=epoch, number=lambda _: number)
+
+    old = run_with("basic", 9, 1.0)
+    other = run_with("tiny", 3, 2.0)
+    young = run_with("basic", 3, 3.0)
     measure = measures.images("FD")
     assert measure(old) == {"FD": 1}
     assert measure(other, old) == {"FD of tiny": 2, "FD of basic": 1}
@@ -295,8 +299,6 @@ def test_what_was_measured_is_kept_until_the_generator_changes(run):
     assert run.remember("a", lambda: counted.append(1) or 6) == 5
     assert len(counted) == 1
     newer = run.notes.stat().st_mtime + 10
-    import os
-
     os.utime(run.path, (newer, newer))
     assert run.remember("a", lambda: 7) == 7
 
