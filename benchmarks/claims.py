@@ -25,6 +25,7 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
+from statistics import mean
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -355,16 +356,16 @@ B = [
         "10 at one position changes the image very clearly",
         [
             Part(
-                "MLP: more than 20 grey levels at the weakest position",
+                "MLP: more than 25 grey levels, the mean of five positions",
                 "basic@3",
-                change(10, over=min),
-                "change with 10 > 20",
+                change(10, over=mean),
+                "change with 10 > 25",
             ),
             Part(
-                "CNN: more than 20 grey levels at the weakest position",
+                "CNN: more than 25 grey levels, the mean of five positions",
                 "conv7@3",
-                change(10, over=min),
-                "change with 10 > 20",
+                change(10, over=mean),
+                "change with 10 > 25",
             ),
         ],
     ),

@@ -326,15 +326,20 @@ def measure_all(claims, args):
                 old = before.get(part.what, {"measured": []})["measured"]
                 record = {"what": part.what, "holds if": part.holds}
                 record["measured"] = merge(old, measure(part, args, judge))
-                record["verdict"] = conclude(
-                    part, record["measured"], args.seeds
-                ).verdict
+                record["verdict"] = conclude(part, record["measured"]).verdict
                 parts.append(record)
                 bar.update()
             results[claim.name] = parts
-            text = json.dumps(results, indent=1, ensure_ascii=False)
+            text = json.dumps(in_order(results), indent=1, ensure_ascii=False)
             common.write(args.results, f"{text}\n".encode())
     return results
+
+
+def in_order(results):
+    """A1, A2, ..., A10, not A1, A10, A2."""
+    return dict(
+        sorted(results.items(), key=lambda each: (each[0][0], int(each[0][1:])))
+    )
 
 
 def read_results(path):
@@ -412,16 +417,14 @@ def rests_on(claim, records, seeds=None):
         found = conclude(part, record["measured"], seeds)
         if not found.seeds or not part.trained:
             continue
-        text = f"{found.of.replace('@', ' ').replace(' ', ' ')}"
-        names = [f"{name} ({epoch} epochs)" for name, epoch in pairs(found.of)]
+        names = []
+        for word in found.of.split():
+            name, epoch = word.split("@")
+            names.append(f"{name} ({epoch} {'epoch' if epoch == '1' else 'epochs'})")
         text = f"{', '.join(names)}: {seeds_text(found.seeds)}"
         if text not in said:
             said.append(text)
     return "; ".join(said)
-
-
-def pairs(of):
-    return [word.split("@") for word in of.split()]
 
 
 def seeds_text(seeds):

@@ -443,7 +443,7 @@ def middle_at(position):
 
 def kept(run, value, positions):
     """The share of images that stay of their kind, the mean over some positions."""
-    count = min(1000, run.judge.count)
+    count = min(300 if len(positions) == 1 else 1000, run.judge.count)
 
     def compute():
         net = run.judge.net
