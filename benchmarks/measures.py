@@ -332,11 +332,11 @@ def seconds(*runs):
 
 # ---- measures of images
 def images(*names):
-    """What is measured of the images of a generator: see quality.py and Judge.all."""
+    """What is measured of the images of a generator: see IMAGE_NUMBERS."""
 
     def measure(*runs):
         return {
-            of(name, runs, run): run.quality[name] for run in runs for name in names
+            of(name, runs, run): run.number(name) for run in runs for name in names
         }
 
     return measure
