@@ -1530,6 +1530,7 @@ def main():
             args.seeds = args.seeds or [0]
             evidence.train_all(choose_trainings(claims, args), args)
             results = evidence.measure_all(claims, args)
+            figures.draw_all(args.root, Path(folder))
         print(*evidence.table(claims, results, args.seeds), sep="\n")
         return
     trainings = choose_trainings(claims, args)

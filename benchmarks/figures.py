@@ -19,7 +19,6 @@ import common
 DOCS = HERE.parent / "docs"
 SEED = 23231  # of z, as in reports B and C
 VALUES = (-1, 5, 10)
-MOST = 150_000  # bytes of a figure
 
 # Which figures there are of a training, and at which epoch (None: at its last look).
 NETWORKS = {
@@ -35,7 +34,7 @@ NETWORKS = {
 }
 
 
-def draw_all(root, seed=0):
+def draw_all(root, docs=DOCS, seed=0):
     """Draw the figures of all trainings that are there; say what each is of."""
     draw = {"losses": losses, "progress": progress, "perturb": perturb, "real": real}
     for name, (epoch, kinds) in tqdm(NETWORKS.items(), unit="network"):
@@ -44,20 +43,20 @@ def draw_all(root, seed=0):
             tqdm.write(f"{name}: not trained yet")
             continue
         for kind in kinds:
-            path = DOCS / f"{name}-{kind}.png"
+            path = docs / f"{name}-{kind}.png"
             draw[kind](run, path)
             report(path, run)
     basic = find("basic", 3, root, seed)
     if basic:
-        loop(basic, DOCS / "c-loop.png")
-        report(DOCS / "c-loop.png", basic)
+        loop(basic, docs / "c-loop.png")
+        report(docs / "c-loop.png", basic)
     noises = [
         find(f"upsample{end}", None, root, seed)
         for end in ("-noise-0.3", "", "-noise-3")
     ]
     if all(noises):
-        noise(noises, DOCS / "a-noise.png")
-        report(DOCS / "a-noise.png", *noises)
+        noise(noises, docs / "a-noise.png")
+        report(docs / "a-noise.png", *noises)
 
 
 def find(name, epoch, root, seed):
@@ -70,11 +69,9 @@ def find(name, epoch, root, seed):
 
 
 def report(path, *runs):
-    size = path.stat().st_size
+    kilobytes = path.stat().st_size // 1000
     of = ", ".join(f"{run.name} after {run.epoch} epochs" for run in runs)
-    tqdm.write(f"{path.name}: {of}, {size // 1000} kB")
-    if size > MOST:
-        raise common.UserError(f"{path} has {size} bytes, more than {MOST}")
+    tqdm.write(f"{path.name}: {of}, {kilobytes} kB")
 
 
 def save_small(path, picture, colours=64):

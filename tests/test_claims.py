@@ -18,6 +18,7 @@ sys.path.insert(0, str(HERE / "benchmarks"))
 import claims
 import edits
 import evidence
+import figures
 import measures
 import quality
 
@@ -393,6 +394,7 @@ def test_generator_first():
 
 
 # ---- the table, and all of it
+KINDS = ("losses", "progress", "perturb", "real")
 ALL = [claim for each in claims.REPORTS.values() for claim in each]
 
 
@@ -476,6 +478,19 @@ def test_a_wrong_number_on_a_page_is_found():
         "3",
     }
     assert "777.7" not in known_numbers("B")
+
+
+def test_figures_are_small():
+    drawn = [
+        HERE / "docs" / f"{name}-{kind}.png"
+        for name in figures.NETWORKS
+        for kind in KINDS
+    ]
+    drawn += [HERE / "docs" / "c-loop.png", HERE / "docs" / "a-noise.png"]
+    large = [
+        path.name for path in drawn if path.exists() and path.stat().st_size > 150_000
+    ]
+    assert not large
 
 
 def test_help_and_errors(tmp_path):
