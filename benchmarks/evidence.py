@@ -393,11 +393,17 @@ def span(numbers):
     return low if low == high else f"{low} to {high}"
 
 
-def verdict_text(claim, records, seeds=None):
+def conclusions(claim, results, seeds=None):
+    """Each part of a claim, and what it comes to."""
+    measured = {each["what"]: each["measured"] for each in results.get(claim.name, [])}
+    for part in claim.parts:
+        yield part, conclude(part, measured.get(part.what, []), seeds)
+
+
+def verdict_text(claim, results, seeds=None):
     """A verdict and its numbers, in words."""
     said = []
-    for part, record in zip(claim.parts, records):
-        found = conclude(part, record["measured"], seeds)
+    for part, found in conclusions(claim, results, seeds):
         text = f"{part.what}: **{found.verdict}**"
         if found.seeds and part.trained:
             text += f" ({sum(found.answers)} of {len(found.answers)})"
@@ -410,11 +416,10 @@ def verdict_text(claim, records, seeds=None):
     return "; ".join(said)
 
 
-def rests_on(claim, records, seeds=None):
+def rests_on(claim, results, seeds=None):
     """The trainings, their epochs and seeds."""
     said = []
-    for part, record in zip(claim.parts, records):
-        found = conclude(part, record["measured"], seeds)
+    for part, found in conclusions(claim, results, seeds):
         if not found.seeds or not part.trained:
             continue
         names = []
@@ -441,10 +446,9 @@ def table(claims, results, seeds=None):
     yield "| | claim | verdict | rests on |"
     yield "|---|---|---|---|"
     for claim in claims:
-        records = results.get(claim.name) or [{"measured": []} for _ in claim.parts]
         cells = [claim.name, claim.said]
-        cells.append(verdict_text(claim, records, seeds))
-        cells.append(rests_on(claim, records, seeds))
+        cells.append(verdict_text(claim, results, seeds))
+        cells.append(rests_on(claim, results, seeds))
         yield f"| {' | '.join(cells)} |"
 
 

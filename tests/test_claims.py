@@ -134,7 +134,9 @@ def test_words():
     claim = evidence.Claim(
         "D1", "", [evidence.Part("better", "deep", None, "FD < 100")]
     )
-    measured = [{"measured": records("deep@5", 90.0, 95.0, 12.34)}]
+    old = {"what": "of before", "measured": records("deep@5", 1.0)}
+    new = {"what": "better", "measured": records("deep@5", 90.0, 95.0, 12.34)}
+    measured = {"D1": [old, new]}
     said = evidence.verdict_text(claim, measured)
     assert said == "better: **holds** (3 of 3): FD 12.3 to 95.0"
     assert evidence.rests_on(claim, measured) == "deep (5 epochs): seeds 0 to 2"
@@ -442,8 +444,7 @@ def known_numbers(report):
     known = set()
     for claim in claims.REPORTS[report]:
         known |= numbers_of(claim.said)
-        for part, record in zip(claim.parts, RESULTS.get(claim.name, [])):
-            found = evidence.conclude(part, record["measured"])
+        for part, found in evidence.conclusions(claim, RESULTS):
             known |= numbers_of(f"{part.what} {part.holds} {found.of}")
             known |= {str(len(found.answers)), str(sum(found.answers))}
             for name, values in found.numbers.items():
