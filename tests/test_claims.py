@@ -97,6 +97,53 @@ def test_which_epochs_are_compared(tmp_path):
     assert found("deep nothing") == []
 
 
+def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    """The commands, with a stand-in for the script that only counts its epochs."""
+    typed = []
+    folder = tmp_path / "edit-seed1"
+
+    def stand_in(command, *_):
+        words = [str(word) for word in command]
+        typed.append(
+            " ".join(words[1:]).replace(str(HERE), "").replace(str(tmp_path), "")
+        )
+        folder.mkdir(exist_ok=True)
+        epoch = int(words[words.index("--epochs") + 1])
+        for name in ("g.pt", "ckpt.pt"):
+            (folder / name).write_text(str(epoch))
+
+    monkeypatch.setattr(evidence, "run_and_log", stand_in)
+    monkeypatch.setattr(
+        evidence.common, "load", lambda path: {"epoch": int(path.read_text())}
+    )
+    training = evidence.Training(
+        "benchmarks/edits.py hidden-relu --report", (2, 5, 30), 60
+    )
+    args = SimpleNamespace(
+        trainings={"edit": training},
+        root=tmp_path,
+        epochs=5,
+        device="cpu",
+        data_dir=None,
+    )
+    assert evidence.minutes_left("edit", 1, args) == 5
+    evidence.train("edit", 1, args, None)
+    edit = "/benchmarks/edits.py hidden-relu"
+    start = "--report --dataset fashion-mnist --seed 1 --out /edit-seed1"
+    assert typed == [
+        f"{edit} --epochs 2 --device cpu {start}",
+        f"{edit} --epochs 5 --device cpu --resume /edit-seed1",
+    ]
+    assert (folder / "g-002.pt").read_text() == "2"
+    assert (folder / "g-005.pt").read_text() == "5"
+    assert evidence.minutes_left("edit", 1, args) == 0
+    evidence.train("edit", 1, args, None)
+    assert len(typed) == 2  # nothing is trained again
+    (folder / "g-005.pt").unlink()  # stopped before the copy
+    evidence.train("edit", 1, args, None)
+    assert len(typed) == 2 and (folder / "g-005.pt").read_text() == "5"
+
+
 def records(of, *numbers):
     return [
         {"of": of, "seed": n, "numbers": {"FD": each}} for n, each in enumerate(numbers)
