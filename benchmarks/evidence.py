@@ -161,6 +161,7 @@ def train_dry(name, seed, args, bar):
     script, *options = args.trainings[name].command.split()
     command = [sys.executable, HERE.parent / script, *options, "--seed", seed]
     command += ["--dataset", "sample", "--device", args.device, "--dry-run"]
+    command += ["--lr", 1e-6]  # after two large steps D may be stuck, which ends a run
     with tempfile.TemporaryDirectory() as elsewhere:
         run_and_log(command, Path(f"{folder}.log"), bar, 60, cwd=elsewhere)
         (found,) = Path(elsewhere, "runs").iterdir()
