@@ -335,9 +335,7 @@ def images(*names):
     """What is measured of the images of a generator: see IMAGE_NUMBERS."""
 
     def measure(*runs):
-        return {
-            of(name, runs, run): run.number(name) for run in runs for name in names
-        }
+        return {of(name, runs, run): run.number(name) for run in runs for name in names}
 
     return measure
 
