@@ -101,14 +101,14 @@ TRAININGS = {
     "hidden-5": Training("gan_mlp.py --arch hidden --report", (5,), 8),  # for its D
     "hidden-2e-3": Training("gan_mlp.py --arch hidden --report --lr 2e-3", (5,), 8),
     "hidden-relu": Training("benchmarks/edits.py hidden-relu --report", (5, 30), 8),
-    "transpose": Training("dcgan.py --report --bf16", (5, 10, 30), 93),
+    "transpose": Training("dcgan.py --report --bf16", (3, 10, 30), 93),
     "transpose-no-bn": Training(
-        "benchmarks/edits.py transpose-no-bn --report --bf16", (5, 30), 93),
+        "benchmarks/edits.py transpose-no-bn --report --bf16", (3, 10, 30), 93),
     "transpose-bn-in-d": Training(
-        "benchmarks/edits.py transpose-bn-in-d --report --bf16", (5, 30), 93),
-    "transpose-2e-3": Training("dcgan.py --report --bf16 --lr 2e-3", (5, 30), 93),
+        "benchmarks/edits.py transpose-bn-in-d --report --bf16", (3, 10, 30), 93),
+    "transpose-2e-3": Training("dcgan.py --report --bf16 --lr 2e-3", (3, 10, 30), 93),
     "transpose-no-bn-2e-3": Training(
-        "benchmarks/edits.py transpose-no-bn --report --bf16 --lr 2e-3", (5, 30), 93),
+        "benchmarks/edits.py transpose-no-bn --report --bf16 --lr 2e-3", (3, 10, 30), 93),
     "wgan": Training("wgan.py --report --bf16", (5, 25, 50, 150), 52),
     "wgan-2e-5": Training("wgan.py --report --bf16 --lr 2e-5", (5,), 52),
 }
