@@ -101,7 +101,7 @@ TRAININGS = {
     "hidden-5": Training("gan_mlp.py --arch hidden --report", (5,), 8),  # for its D
     "hidden-2e-3": Training("gan_mlp.py --arch hidden --report --lr 2e-3", (5,), 8),
     "hidden-relu": Training("benchmarks/edits.py hidden-relu --report", (5, 30), 8),
-    "transpose": Training("dcgan.py --report --bf16", (3, 10, 30), 93),
+    "transpose": Training("dcgan.py --report --bf16", (3, 5, 10, 30), 93),
     "transpose-no-bn": Training(
         "benchmarks/edits.py transpose-no-bn --report --bf16", (3, 10, 30), 93),
     "transpose-bn-in-d": Training(
