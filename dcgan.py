@@ -292,7 +292,8 @@ def check_networks(average, D, z, images):
     D.train()
     if verdict.shape != (len(z),):
         raise common.UserError(
-            f"D gives {list(verdict.shape)} for {len(z)} images: one number for each, [N]"
+            f"D gives {list(verdict.shape)} for {len(z)} images. It must give [{len(z)}], "
+            "one number for each: end it with .squeeze(1) or .flatten()"
         )
     if verdict.min() < 0 or verdict.max() > 1:
         raise common.UserError("D gives no probabilities: end it with Float32Sigmoid()")

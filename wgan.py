@@ -239,7 +239,8 @@ def check_networks(average, D, z, images):
     D.train()
     if score.shape != (len(z),):
         raise common.UserError(
-            f"D gives {list(score.shape)} for {len(z)} images: one number for each, [N]"
+            f"D gives {list(score.shape)} for {len(z)} images. It must give [{len(z)}], "
+            "one number for each: end it with .squeeze(1) or .flatten()"
         )
 
 

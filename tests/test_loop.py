@@ -578,7 +578,7 @@ def test_a_D_with_ten_outputs_is_refused(script, tmp_path):
     def D_of_ten():
         return nn.Sequential(nn.Flatten(), nn.Linear(4, 10), nn.Sigmoid())
 
-    text = r"D gives \[64, 10\] for 64 images: one number for each, \[N\]"
+    text = r"D gives \[64, 10\] for 64 images. It must give \[64\], one number for each"
     assert_refused(tmp_path, script, text, D=D_of_ten)
 
 
