@@ -496,6 +496,16 @@ class Canvas:
         await until(lambda: self.is_near(wanted, at_most))
         return await self.screenshot()
 
+    async def click_until_it_shows(self, place, wanted):
+        """The layout is settled at the second drawing; the page may not listen yet."""
+        for second in range(60):
+            if second % 10 == 0:
+                await self.click(place)
+            await asyncio.sleep(1)
+            if await self.is_near(wanted, at_most=7e-4):
+                return await self.screenshot()
+        raise AssertionError("the page did not show the figure within a minute")
+
     async def is_near(self, wanted, at_most):
         shown = await self.screenshot()
         return shown.shape == wanted.shape and difference(shown, wanted) <= at_most
@@ -511,8 +521,7 @@ async def drag_and_go_back(browser, address, window):
     begin = canvas.place(slider.ax, place_of(slider, slider.val))
     end = canvas.place(slider.ax, place_of(slider, 8))
 
-    await canvas.click(back)  # drawn a second time, a layout is settled
-    at_first = await canvas.shows(pixels(window))
+    at_first = await canvas.click_until_it_shows(back, pixels(window))
 
     await canvas.drag(begin, end)
     slider.set_val(8)
