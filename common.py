@@ -63,7 +63,10 @@ def load_images(args, per_step, device="cpu"):
             path = download(dataset, folder)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             reason = " ".join(str(error).split())
-            message = f"{dataset} is not in {folder}, and no download: {reason}. {download_advice(dataset)}"
+            message = (
+                f"{dataset} is not in {folder}, and no download: {reason}. "
+                f"{download_advice(dataset)}"
+            )
             if args.dataset or args.data_dir:
                 raise UserError(f"{message}, or try --dataset sample") from None
             stars = "*" * 78
@@ -164,7 +167,7 @@ def download(dataset, folder):
 
 
 def grid(images, columns=8, zoom=3):
-    """Images [N, 1 or 3, H, W] in [-1, 1] as an array of bytes, pixels drawn zoom times."""
+    """Images [N, 1 or 3, H, W] in [-1, 1] as an array of bytes, each pixel zoomed."""
     images = images.float().cpu().clamp(-1, 1)
     tiles = make_grid(images, columns, padding=1, pad_value=-0.25)  # a dark grey frame
     picture = tiles.add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
@@ -207,7 +210,7 @@ def save_sheet(path, picture, title="", columns=(), rows=(), fontsize=14):
 
 
 def save_samples(folder, epoch, fakes, images, quarters):
-    """A run's pictures: the samples of this epoch, the training so far, real and fake."""
+    """A run's pictures: samples of this epoch, the training so far, real and fake."""
     if RANK > 0:
         return
     with disk_errors_are_the_users():
@@ -235,7 +238,7 @@ def save_progress(folder, quarters):
 
 
 def save_losses(folder, curves, title):
-    """Draw losses.csv, a panel for each of curves: raw values pale, their mean strong."""
+    """Draw losses.csv, a panel for each of curves: raw values pale, means strong."""
     if RANK > 0:
         return
     data = np.genfromtxt(
@@ -271,7 +274,7 @@ def save_losses(folder, curves, title):
 
 
 def run(main):
-    """Call main. A UserError ends in its message; any other error keeps its own words."""
+    """Call main. A UserError ends in its message, any other error in its own words."""
     if RANK > 0:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):  # not a notebook's
@@ -316,7 +319,7 @@ MAY_CHANGE = {"epochs", "device", "graph", "data_dir", "sample_every", "tensorbo
 
 
 def number(kind, low, high=10**6):
-    """An argparse type: an int or a float from low to high, so neither nan nor infinite."""
+    """An argparse type: an int or float from low to high, neither nan nor infinite."""
 
     def parse(text):
         with contextlib.suppress(ValueError):
@@ -407,7 +410,7 @@ def make_parser(doc, settings):
 
 
 def check_shares(batch_size):
-    """Under torchrun each process takes an equal share of a batch: two images or more."""
+    """Under torchrun each process takes an equal share of a batch, two or more."""
     if batch_size % WORLD or batch_size < 2 * WORLD:
         raise UserError(
             f"{WORLD} processes share a batch: --batch-size must be a multiple of "
@@ -510,7 +513,7 @@ def keep_freed_memory():
 
 
 def say_if_busy():
-    """Threads wait for each other: if one of them has no free core, all of them are slow."""
+    """Threads wait for each other: if one has no free core, all of them are slow."""
     threads = torch.get_num_threads()
     if threads == 1:
         return
@@ -533,14 +536,14 @@ def say_if_busy():
 class Recorded:
     """A training step that is recorded as a CUDA graph, and then replayed.
 
-    A step is hundreds of small computations, and a GPU does one in less time than Python
-    needs to start the next. A graph starts them all with one command.
+    A step is hundreds of small computations, and a GPU does one in less time than
+    Python needs to start the next. A graph starts them all with one command.
 
     The first call computes the step as usual: in the first step of all, Adam makes its
     state. The second records it. The others replay the record, with new images and new
-    noise. Numbers that Python gave, as the learning rate, are part of the record: so each
-    epoch makes a new one. A `print` in the step is heard in the first two calls only, and
-    one of a tensor's value cannot be recorded: --no-graph.
+    noise. Numbers that Python gave, as the learning rate, are part of the record: so
+    each epoch makes a new one. A `print` in the step is heard in the first two calls
+    only, and one of a tensor's value cannot be recorded: --no-graph.
     """
 
     def __init__(self, step):
@@ -665,7 +668,7 @@ def is_real(path):
 
 
 def run_folder(args, checkpoint, script):
-    """The folder of the run that goes on; or a new one: --out, or a free name in runs."""
+    """The folder of the run that goes on, or a new one: --out, or a free name."""
     if RANK > 0:
         return Path("runs")  # any: only process 0 writes
     if checkpoint:
@@ -771,7 +774,7 @@ def append_losses(table, epoch, losses):
 
 @contextlib.contextmanager
 def progress_bar(folder, total, done):
-    """A bar over all steps of the run. If the run is stopped, say how to go on with it."""
+    """A bar over all steps of the run. If the run is stopped, say how to go on."""
     if RANK > 0 or sys.stderr.isatty():
         bar = tqdm(initial=done, total=total, unit="step", disable=RANK > 0)
     else:

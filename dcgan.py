@@ -7,7 +7,7 @@ Reports A to E are five lab reports: README.md says which. The source of a repor
 public code on which it was written.
 
 python dcgan.py                            # report E: transposed convolutions
-python dcgan.py --arch upsample            # reports A and D: upsampling and convolutions
+python dcgan.py --arch upsample            # reports A and D: upsampling, convolutions
 python dcgan.py --report                   # the settings of the report's source
 python dcgan.py --epochs 200 --device cuda
 torchrun --nproc-per-node 2 dcgan.py       # two processes share every batch
@@ -105,7 +105,7 @@ class UpsampleDiscriminator(nn.Module):
 
 
 class TransposeGenerator(nn.Module):
-    """Report E, with a Tanh for its Sigmoid: its images are in [0, 1], ours in [-1, 1]."""
+    """Report E. There it ends in a Sigmoid: images in [0, 1]. Ours are in [-1, 1]."""
 
     def __init__(self, z_dim=100):
         super().__init__()
@@ -174,7 +174,7 @@ PLAIN = {  # a DCGAN as the public code has it on which the reports were written
 OURS = PLAIN | {"lr": 2e-3, "r1": 0.1, "ema": 0.995, "new_z": False}
 # For each network ours, then those of its report's source, which --report takes.
 # Sources: upsample is PyTorch-GAN's dcgan.py; transpose is a course exercise.
-# "auto": bfloat16 if the processor is fast in it. Measured: no worse for these networks.
+# "auto": bfloat16 if the processor is fast in it. These networks were no worse in it.
 SETTINGS = {
     "upsample": (
         OURS | {"bf16": "auto"},
@@ -206,12 +206,12 @@ EPS = 1e-12  # keeps a logarithm from being infinite
 
 
 def slope_penalty(D, real):
-    """R1 (Mescheder et al., 2018): half the squared gradient of D's logit at real images.
+    """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
 
     It keeps D from being so sure of every image that G learns nothing from it.
     """
     real = real.detach().requires_grad_()
-    # logit() undoes the Sigmoid. clamp keeps it finite; outside its bounds the slope is 0.
+    # logit() undoes the Sigmoid. clamp keeps it finite; beyond it the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     squared_lengths = slope.square().flatten(1).sum(dim=1)  # [N]
@@ -223,7 +223,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
     # D learns to give 1 for real and 0 for generated images: it maximises
-    # log D(x) + log(1 - D(G(z))). The loss is nn.BCELoss with these labels, written out.
+    # log D(x) + log(1 - D(G(z))). This is nn.BCELoss with these labels, written out.
     with autocast:
         fake = G(z)
         D_real = D(real)
@@ -292,8 +292,8 @@ def check_networks(average, D, z, images):
     D.train()
     if verdict.shape != (len(z),):
         raise common.UserError(
-            f"D gives {list(verdict.shape)} for {len(z)} images. It must give [{len(z)}], "
-            "one number for each: end it with .squeeze(1) or .flatten()"
+            f"D gives {list(verdict.shape)} for {len(z)} images. It must give "
+            f"[{len(z)}], one number for each: end it with .squeeze(1) or .flatten()"
         )
     if verdict.min() < 0 or verdict.max() > 1:
         raise common.UserError("D gives no probabilities: end it with Float32Sigmoid()")
@@ -356,8 +356,8 @@ def main():
     if args.init == "dcgan":
         G.apply(init_weights)
         D.apply(init_weights)
-    # channels_last is a layout in memory in which convolutions are faster. x.view(...) of
-    # what a convolution gives then fails: write x.reshape(...), or x.flatten(1).
+    # channels_last is a layout in memory in which convolutions are faster. x.view(...)
+    # of what a convolution gives then fails: write x.reshape(...), or x.flatten(1).
     G = G.to(device, memory_format=torch.channels_last)
     D = D.to(device, memory_format=torch.channels_last)
     betas = (args.beta1, 0.999)
@@ -397,7 +397,7 @@ def main():
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
     quarters = [round(args.epochs * part / 4) for part in range(5)]
     total = args.epochs * steps_per_epoch
-    # losses.csv stays locked while we train; the bar says how to resume if we are stopped
+    # losses.csv stays locked while we train; the bar says how to resume after a stop
     with (
         common.open_losses(folder, LOSSES, epochs_done, steps_per_epoch) as table,
         common.progress_bar(folder, total, steps_done) as bar,

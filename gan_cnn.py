@@ -5,7 +5,7 @@ public code on which it was written.
 
 python gan_cnn.py                   # report B: 7x7 kernels between image and vector
 python gan_cnn.py --arch conv4      # report A: four layers, 4x4 kernels
-python gan_cnn.py --arch separable  # report A's promise: depthwise convolutions in conv4
+python gan_cnn.py --arch separable  # report A's promise: conv4, but depthwise
 python gan_cnn.py --arch tiny       # report C: two small convolutions in each network
 python gan_cnn.py --report          # the settings of the report's source
 python gan_cnn.py --resume --epochs 40  # go on with the newest run
@@ -174,8 +174,8 @@ class TinyGenerator(nn.Module):
 class TinyDiscriminator(nn.Module):
     """Report C, as printed.
 
-    The last LeakyReLU shrinks what is negative, here, too: for an output of 0.1 the layer
-    before it must reach -11, not -2.2. So D is seldom sure that an image is fake.
+    The last LeakyReLU shrinks what is negative, here, too: for an output of 0.1 the
+    layer before it must reach -11, not -2.2. So D is seldom sure that an image is fake.
     """
 
     def __init__(self):
@@ -218,7 +218,7 @@ PLAIN = {  # a convolutional GAN as the public code has it
 OURS = PLAIN | {"lr": 2e-3, "r1": 0.1, "ema": 0.999, "new_z": False}
 # For each network ours, then those of its report's source, which --report takes.
 # Sources: conv7 is a course exercise; tiny is a notebook; those of conv4 are a guess.
-# "auto": bfloat16 if the processor is fast in it. Measured: no worse for these networks.
+# "auto": bfloat16 if the processor is fast in it. These networks were no worse in it.
 SETTINGS = {
     "conv7": (OURS | {"bf16": "auto"}, PLAIN | {"epochs": 3}),
     "conv4": (OURS | {"bf16": "auto"}, PLAIN),
@@ -239,12 +239,12 @@ EPS = 1e-12  # keeps a logarithm from being infinite
 
 
 def slope_penalty(D, real):
-    """R1 (Mescheder et al., 2018): half the squared gradient of D's logit at real images.
+    """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
 
     It keeps D from being so sure of every image that G learns nothing from it.
     """
     real = real.detach().requires_grad_()
-    # logit() undoes the Sigmoid. clamp keeps it finite; outside its bounds the slope is 0.
+    # logit() undoes the Sigmoid. clamp keeps it finite; beyond it the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     squared_lengths = slope.square().flatten(1).sum(dim=1)  # [N]
@@ -256,7 +256,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
     # D learns to give 1 for real and 0 for generated images: it maximises
-    # log D(x) + log(1 - D(G(z))). The loss is nn.BCELoss with these labels, written out.
+    # log D(x) + log(1 - D(G(z))). This is nn.BCELoss with these labels, written out.
     with autocast:
         fake = G(z)
         D_real = D(real)
@@ -325,8 +325,8 @@ def check_networks(average, D, z, images):
     D.train()
     if verdict.shape != (len(z),):
         raise common.UserError(
-            f"D gives {list(verdict.shape)} for {len(z)} images. It must give [{len(z)}], "
-            "one number for each: end it with .squeeze(1) or .flatten()"
+            f"D gives {list(verdict.shape)} for {len(z)} images. It must give "
+            f"[{len(z)}], one number for each: end it with .squeeze(1) or .flatten()"
         )
     if verdict.min() < 0 or verdict.max() > 1:
         raise common.UserError("D gives no probabilities: end it with Float32Sigmoid()")
@@ -389,8 +389,8 @@ def main():
     make_G, make_D = ARCHS[args.arch]
     G = make_G(args.z_dim)
     D = make_D()
-    # channels_last is a layout in memory in which convolutions are faster. x.view(...) of
-    # what a convolution gives then fails: write x.reshape(...), or x.flatten(1).
+    # channels_last is a layout in memory in which convolutions are faster. x.view(...)
+    # of what a convolution gives then fails: write x.reshape(...), or x.flatten(1).
     G = G.to(device, memory_format=torch.channels_last)
     D = D.to(device, memory_format=torch.channels_last)
     if args.optimizer == "sgd":
@@ -435,7 +435,7 @@ def main():
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
     quarters = [round(args.epochs * part / 4) for part in range(5)]
     total = args.epochs * steps_per_epoch
-    # losses.csv stays locked while we train; the bar says how to resume if we are stopped
+    # losses.csv stays locked while we train; the bar says how to resume after a stop
     with (
         common.open_losses(folder, LOSSES, epochs_done, steps_per_epoch) as table,
         common.progress_bar(folder, total, steps_done) as bar,

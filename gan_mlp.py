@@ -141,7 +141,7 @@ class HiddenGenerator(nn.Module):
 
 
 class HiddenDiscriminator(nn.Module):
-    """Report E's D gives 784 numbers, to compare them with the image; here it gives one."""
+    """Report E's D gives 784 numbers, to compare with the image; here it gives one."""
 
     def __init__(self, h=256):
         super().__init__()
@@ -191,7 +191,7 @@ OURS = PLAIN | {
     "new_z": False,
 }
 # For each network ours, then those of its report's source, which --report takes.
-# Sources: basic is a notebook; deep is PyTorch-GAN's gan.py; hidden is a course exercise.
+# Sources: basic is a notebook; deep PyTorch-GAN's gan.py; hidden a course exercise.
 SETTINGS = {
     "basic": (
         OURS,
@@ -220,12 +220,12 @@ EPS = 1e-12  # keeps a logarithm from being infinite
 
 
 def slope_penalty(D, real):
-    """R1 (Mescheder et al., 2018): half the squared gradient of D's logit at real images.
+    """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
 
     It keeps D from being so sure of every image that G learns nothing from it.
     """
     real = real.detach().requires_grad_()
-    # logit() undoes the Sigmoid. clamp keeps it finite; outside its bounds the slope is 0.
+    # logit() undoes the Sigmoid. clamp keeps it finite; beyond it the slope is 0.
     logit = D(real).clamp(1e-6, 1 - 1e-6).logit()
     (slope,) = torch.autograd.grad(logit.sum(), real, create_graph=True)
     squared_lengths = slope.square().flatten(1).sum(dim=1)  # [N]
@@ -237,7 +237,7 @@ def train_step(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
     # D learns to give 1 for real and 0 for generated images: it maximises
-    # log D(x) + log(1 - D(G(z))). The loss is nn.BCELoss with these labels, written out.
+    # log D(x) + log(1 - D(G(z))). This is nn.BCELoss with these labels, written out.
     with autocast:
         fake = G(z)
         D_real = D(real)
@@ -306,8 +306,8 @@ def check_networks(average, D, z, images):
     D.train()
     if verdict.shape != (len(z),):
         raise common.UserError(
-            f"D gives {list(verdict.shape)} for {len(z)} images. It must give [{len(z)}], "
-            "one number for each: end it with .squeeze(1) or .flatten()"
+            f"D gives {list(verdict.shape)} for {len(z)} images. It must give "
+            f"[{len(z)}], one number for each: end it with .squeeze(1) or .flatten()"
         )
     if verdict.min() < 0 or verdict.max() > 1:
         raise common.UserError("D gives no probabilities: end it with Float32Sigmoid()")
@@ -414,7 +414,7 @@ def main():
     title = f"{SCRIPT}.py --arch {args.arch}, {args.dataset}"
     quarters = [round(args.epochs * part / 4) for part in range(5)]
     total = args.epochs * steps_per_epoch
-    # losses.csv stays locked while we train; the bar says how to resume if we are stopped
+    # losses.csv stays locked while we train; the bar says how to resume after a stop
     with (
         common.open_losses(folder, LOSSES, epochs_done, steps_per_epoch) as table,
         common.progress_bar(folder, total, steps_done) as bar,

@@ -19,8 +19,9 @@ SCRIPTS = [gan_mlp, gan_cnn, dcgan, wgan]
 NETWORKS = [(script, arch) for script in SCRIPTS for arch in script.ARCHS]
 each_network = pytest.mark.parametrize("script, arch", NETWORKS)
 
-# How many numbers each of the reports' networks learns, counted from its layers: a Linear
-# or a convolution has its weights and biases, BatchNorm has two numbers for each channel.
+# How many numbers each of the reports' networks learns, counted from its layers: a
+# Linear or a convolution has its weights and biases, BatchNorm has two numbers for each
+# channel.
 PARAMETERS = [
     # network, G, D
     (gan_mlp, "basic", 114_064, 100_609),

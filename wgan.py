@@ -1,5 +1,5 @@
-"""The Wasserstein GAN of report E: D is a critic, which estimates how far G's images are
-from the data.
+"""The Wasserstein GAN of report E: D is a critic. It estimates how far from the data
+G's images are.
 
 Arjovsky et al., 2017, "Wasserstein GAN"; Gulrajani et al., 2017, "Improved Training of
 Wasserstein GANs".
@@ -39,8 +39,8 @@ SCRIPT = Path(__file__).stem
 class Float32Tanh(nn.Tanh):
     """A Tanh that computes in float32, also where the layers before it use bfloat16.
 
-    The largest bfloat16 below 1 is 0.996. A Tanh above it would be rounded to 1, and its
-    gradient to 0.
+    The largest bfloat16 below 1 is 0.996. A Tanh above it would be rounded to 1, and
+    its gradient to 0.
     """
 
     def forward(self, x):
@@ -106,9 +106,9 @@ PLAIN = {  # as published, and as the exercise has it on which report E was writ
 }
 # Ours learn faster and better: docs/quality.md says what each change bought.
 OURS = PLAIN | {"epochs": 20, "ema": 0.999, "new_z": False, "bf16": "auto"}
-# Ours, then those of the source, which --report takes; with --gp the paper's, but for its
-# epochs, which are of larger images.
-# "auto": bfloat16 if the processor is fast in it. Measured: no worse for these networks.
+# Ours, then those of the source, which --report takes; with --gp the paper's, but for
+# its epochs, which are of larger images.
+# "auto": bfloat16 if the processor is fast in it. These networks were no worse in it.
 SETTINGS = {
     "clip": (
         OURS
@@ -151,15 +151,15 @@ def gradient_penalty(D, real, fake):
 def train_step(
     G, D, opt_G, opt_D, real, z, n_critic=5, bf16=False, clip=0.01, gp=0.0, new_z=False
 ):
-    """n_critic steps of the critic, each with its share of real and z; then one of G."""
+    """n_critic steps of the critic, each with its share of real and z; one of G."""
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
     losses = []
     reals = real.unflatten(0, (n_critic, -1))
     zs = z.unflatten(0, (n_critic, -1))
     for number in range(n_critic):
-        # D learns to score real images higher than generated ones. Clipped weights, or the
-        # penalty, keep it from being steep. Then the difference of the scores estimates the
-        # Wasserstein distance (if weights are clipped, up to a factor).
+        # D learns to score real images higher than generated ones. Clipped weights, or
+        # the penalty, keep it from being steep. Then the difference of the scores
+        # estimates the Wasserstein distance (if weights are clipped, up to a factor).
         is_last = number == n_critic - 1
         with autocast, torch.set_grad_enabled(is_last):  # G learns from the last alone
             fake = G(zs[number])
@@ -239,8 +239,8 @@ def check_networks(average, D, z, images):
     D.train()
     if score.shape != (len(z),):
         raise common.UserError(
-            f"D gives {list(score.shape)} for {len(z)} images. It must give [{len(z)}], "
-            "one number for each: end it with .squeeze(1) or .flatten()"
+            f"D gives {list(score.shape)} for {len(z)} images. It must give "
+            f"[{len(z)}], one number for each: end it with .squeeze(1) or .flatten()"
         )
 
 
@@ -303,8 +303,8 @@ def main():
     make_G, make_D = ARCHS[args.arch]
     G = make_G(args.z_dim)
     D = make_D()
-    # channels_last is a layout in memory in which convolutions are faster. x.view(...) of
-    # what a convolution gives then fails: write x.reshape(...), or x.flatten(1).
+    # channels_last is a layout in memory in which convolutions are faster. x.view(...)
+    # of what a convolution gives then fails: write x.reshape(...), or x.flatten(1).
     G = G.to(device, memory_format=torch.channels_last)
     D = D.to(device, memory_format=torch.channels_last)
     if args.gp:
@@ -349,7 +349,7 @@ def main():
     title = f"{SCRIPT}.py --gp {args.gp:g}, {args.dataset}"
     quarters = [round(args.epochs * part / 4) for part in range(5)]
     total = args.epochs * steps_per_epoch
-    # losses.csv stays locked while we train; the bar says how to resume if we are stopped
+    # losses.csv stays locked while we train; the bar says how to resume after a stop
     with (
         common.open_losses(folder, LOSSES, epochs_done, steps_per_epoch) as table,
         common.progress_bar(folder, total, steps_done) as bar,
