@@ -476,7 +476,7 @@ def find_checkpoint(name, script):
                 return path
     raise UserError(
         f"nothing to resume: there is no run of {script}.py in runs; "
-        "name the folder of a run with --out"
+        "name the folder of one that is elsewhere: --resume FOLDER"
     )
 
 
