@@ -458,7 +458,8 @@ def parse_args(parser, script):
     done = checkpoint["epoch"]
     if done >= typed.get("epochs", saved["epochs"]):
         raise UserError(
-            f"{path.parent} has {done} epochs already: more --epochs train it further"
+            f"{path.parent} is done up to epoch {done}: "
+            "--resume with more --epochs trains it further"
         )
     checkpoint["folder"] = path.parent
     return typed, checkpoint
@@ -468,7 +469,12 @@ def find_checkpoint(name, script):
     """The ckpt.pt of the run that was named, or of the script's newest."""
     if name:
         path = Path(name)
-        return path / "ckpt.pt" if os.path.isdir(path) else path
+        with disk_errors_are_the_users():
+            if path.is_dir():
+                path = path / "ckpt.pt"
+            if not path.exists():
+                raise UserError(f"nothing to resume: there is no {path}")
+        return path
     for path in newest("*/ckpt.pt"):
         with contextlib.suppress(UserError):  # a damaged file of another run
             generator = load(path.with_name("g.pt"))  # it is quicker to read
@@ -682,6 +688,8 @@ def run_folder(args, checkpoint, script):
 
 
 def empty_folder(folder):
+    if folder.is_file():
+        raise UserError(f"{folder} is a file: --out takes a folder")
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         message = f"{folder} is not empty: give another --out"

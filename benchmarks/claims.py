@@ -99,7 +99,9 @@ TRAININGS = {
     # report E
     "hidden": Training("gan_mlp.py --arch hidden --report", (5, 30), 8),
     "hidden-5": Training("gan_mlp.py --arch hidden --report", (5,), 8),  # for its D
-    "hidden-2e-3": Training("gan_mlp.py --arch hidden --report --lr 2e-3", (5,), 8),
+    # with seed 1 D is stuck in its first epoch, which ends the training
+    "hidden-2e-3": Training(
+        "gan_mlp.py --arch hidden --report --lr 2e-3", (5,), 8, (0, 1, 2, 3)),
     "hidden-relu": Training("benchmarks/edits.py hidden-relu --report", (5, 30), 8),
     "transpose": Training("dcgan.py --report --bf16", (3, 5, 10, 30), 93),
     "transpose-no-bn": Training(
@@ -257,7 +259,7 @@ A = [
                 "million multiply-adds of separable < 0.5 * million multiply-adds of conv4",
             ),
             Part(
-                "time for an epoch on a CPU, at most half",
+                "time for an epoch on one core, at most half",
                 "conv4-1@1 separable@1",
                 seconds,
                 "seconds for an epoch of separable < 0.5 * seconds for an epoch of conv4-1",

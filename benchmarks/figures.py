@@ -109,9 +109,8 @@ def progress(run, path):
     shown = sorted({min(drawn, key=lambda epoch: abs(epoch - wish)) for wish in wishes})
     strips = []
     for epoch in shown:
-        picture = np.asarray(Image.open(drawn[epoch]).convert("L"))[
-            ::3, ::3
-        ]  # a dot for a pixel
+        picture = np.asarray(Image.open(drawn[epoch]).convert("L"))
+        picture = picture[::3, ::3]  # a dot for a pixel
         half = picture[: len(picture) // 2 + 1]
         strips.append(np.pad(half, 4, constant_values=255))
     labels = [f"epoch {epoch}" for epoch in shown]

@@ -596,16 +596,19 @@ def strength(run):
 
 
 def scaled(factor, *names):
-    """The images of z times a factor, against those of z as it is."""
+    """The images of z times a factor, and of z as it is. Grain and sharpness are shares of that of
+    real images."""
 
     def compute(run):
         z = quality.noise(100, min(2000, run.judge.count))
         numbers = {}
         for name, each in (("with 1", z), (f"with {factor}", factor * z)):
             pictures = run.draw(each)
+            grain = quality.grain(pictures).mean() / run.judge.grain.mean()
+            sharpness = quality.sharpness(pictures) / quality.sharpness(run.judge.real)
             found = {
-                "grain": quality.grain(pictures).mean().item(),
-                "sharpness": quality.sharpness(pictures),
+                "grain": grain.item(),
+                "sharpness": sharpness,
                 "saturated": (pictures.abs() > 0.99).float().mean().item(),
                 "diversity": diversity(pictures),
             }

@@ -355,6 +355,8 @@ def test_what_was_measured_is_kept_until_the_generator_changes(run):
 
 
 def test_scaled_noise(run):
+    run.judge.real = torch.rand(100, 1, 28, 28)
+    run.judge.grain = quality.grain(run.judge.real)
     found = measures.scaled(3, "diversity")(run)
     assert set(found) == {"diversity with 1", "diversity with 3"}
     assert found["diversity with 3"] == pytest.approx(

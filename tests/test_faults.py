@@ -83,7 +83,7 @@ def test_a_folder_that_has_something_is_not_written_into(type_in, refused):
 
 def test_a_folder_that_cannot_be_made(type_in, refused):
     file = "../data/train-images-idx3-ubyte.gz"
-    refused("exists", *small(["gan_mlp"], "--out", file))
+    refused("is a file", *small(["gan_mlp"], "--out", file))
     refused("/proc", *small(["gan_mlp"], "--out", "/proc/nothing/here"))
     Path("runs").write_text("not a folder")
     refused("runs", *small(["gan_mlp"]))

@@ -68,15 +68,15 @@ def test_a_folder_or_its_checkpoint_can_be_named(type_in):
 
 def test_there_is_nothing_to_resume(refused, type_in):
     refused("nothing to resume", "gan_mlp", "--resume")
-    refused("no such file", "gan_mlp", "--resume", "nowhere")
-    refused("no such file", "gan_mlp", "--resume", "../data")
+    refused("there is no nowhere", "gan_mlp", "--resume", "nowhere")
+    refused("there is no ../data/ckpt.pt", "gan_mlp", "--resume", "../data")
     images = "../data/train-images-idx3-ubyte.gz"
     refused("no checkpoint", "gan_mlp", "--resume", images)
     type_in(*tiny(["gan_mlp"], "--out", "run"))
     refused("its folder", "gan_mlp", "--resume", "run/g.pt")
     refused("is of gan_mlp.py", "gan_cnn", "--resume", "run")
-    refused("has 2 epochs already", "gan_mlp", "--resume", "run")
-    refused("has 2 epochs already", "gan_mlp", "--resume", "run", "--epochs", "1")
+    refused("is done up to epoch 2", "gan_mlp", "--resume", "run")
+    refused("is done up to epoch 2", "gan_mlp", "--resume", "run", "--epochs", "1")
 
 
 # ---- with which options
