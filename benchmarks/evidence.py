@@ -106,7 +106,7 @@ def missing(name, seed, args):
 
 
 def train(name, seed, args, bar):
-    """Train to each epoch that is looked at, and keep a copy of the generator there."""
+    """Train to each epoch that is looked at, and keep a copy of the networks there."""
     folder = folder_of(name, seed, args.root)
     looks, _ = missing(name, seed, args)
     for look in looks:
@@ -116,7 +116,16 @@ def train(name, seed, args, bar):
             continue  # it went past without a copy
         if done < look:  # or else it was stopped just before the copy
             train_until(look, name, seed, args, bar)
-        shutil.copy(folder / "g.pt", folder / f"g-{look:03d}.pt")
+        keep_networks(folder, look)
+
+
+def keep_networks(folder, look):
+    """A copy of the generator, and of both networks as they are in training."""
+    saved = common.load(folder / "ckpt.pt")
+    for name in ("average", "opt_G", "opt_D"):  # what only a training needs
+        saved.pop(name, None)
+    common.save(folder / f"ckpt-{look:03d}.pt", saved)
+    shutil.copy(folder / "g.pt", folder / f"g-{look:03d}.pt")
 
 
 def train_until(look, name, seed, args, bar):
@@ -167,8 +176,7 @@ def train_dry(name, seed, args, bar):
         (found,) = Path(elsewhere, "runs").iterdir()
         shutil.move(found, folder)
     for look in args.trainings[name].looks:
-        shutil.copy(folder / "g.pt", folder / f"g-{look:03d}.pt")
-        shutil.copy(folder / "ckpt.pt", folder / f"ckpt-{look:03d}.pt")
+        keep_networks(folder, look)
     head, *rows = (folder / "losses.csv").read_text().splitlines()
     lines = [head]
     for epoch in range(1, args.trainings[name].looks[-1] + 1):
@@ -281,11 +289,7 @@ def measure(part, args, judge):
             runs.append(
                 measures.Run(name, folder_of(name, seed, args.root), epoch, judge)
             )
-        try:
-            numbers = plain(part.measure(*runs))
-        except common.UserError as error:
-            print(f"* not measured: {error}", file=sys.stderr)
-            continue
+        numbers = plain(part.measure(*runs))
         if not any(math.isnan(number) for number in numbers.values()):
             found.append({"of": of, "seed": seed, "numbers": numbers})
     return found

@@ -77,15 +77,8 @@ class Run:
 
     @cached_property
     def saved(self):
-        """The checkpoint of this epoch. Most trainings keep only that of their last one."""
-        copy = self.folder / f"ckpt-{self.epoch:03d}.pt"
-        if copy.exists():
-            return common.load(copy)
-        saved = common.load(self.folder / "ckpt.pt")
-        if saved["epoch"] != self.epoch:
-            told = f"{self.folder} has gone on to epoch {saved['epoch']}"
-            raise common.UserError(f"{told}: its D of epoch {self.epoch} is gone")
-        return saved
+        """What is kept of the checkpoint of this epoch."""
+        return common.load(self.folder / f"ckpt-{self.epoch:03d}.pt")
 
     def new_networks(self):
         """G and D with their first weights."""
