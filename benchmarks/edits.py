@@ -66,6 +66,17 @@ class UpsampleGeneratorOfMuchNoise(dcgan.UpsampleGenerator):
         return super().forward(3 * z)
 
 
+# The same without the BatchNorm, which in UpsampleGenerator undoes much of it.
+class BasicGeneratorOfLittleNoise(gan_mlp.BasicGenerator):
+    def forward(self, z):
+        return super().forward(0.3 * z)
+
+
+class BasicGeneratorOfMuchNoise(gan_mlp.BasicGenerator):
+    def forward(self, z):
+        return super().forward(3 * z)
+
+
 # ---- report D: the order of the two steps in PyTorch-GAN
 def generator_first(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
     """A step of G, then one of D on the same images: no new z. It knows no penalty."""
@@ -119,6 +130,18 @@ NETWORKS = {
         "upsample",
         UpsampleGeneratorOfMuchNoise,
         dcgan.UpsampleDiscriminator,
+    ),
+    "basic-noise-0.3": (
+        gan_mlp,
+        "basic",
+        BasicGeneratorOfLittleNoise,
+        gan_mlp.BasicDiscriminator,
+    ),
+    "basic-noise-3": (
+        gan_mlp,
+        "basic",
+        BasicGeneratorOfMuchNoise,
+        gan_mlp.BasicDiscriminator,
     ),
     "hidden-relu": (
         gan_mlp,

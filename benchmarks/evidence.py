@@ -259,7 +259,8 @@ def comparisons(part, seed, root):
     for age in ages:
         epochs = tuple(age if epoch is None else epoch for epoch in told)
         names = [name for name, _, _ in parse(part.trained)]
-        if len(set(zip(names, epochs))) == len(names):  # not one and the same twice
+        is_one_training = len(set(names)) == 1  # then an earlier and a later age
+        if not is_one_training or list(epochs) == sorted(set(epochs)):
             found.append(epochs)
     return found
 

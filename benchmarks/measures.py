@@ -38,16 +38,26 @@ class Run:
 
     def remember(self, name, compute, *given):
         """Measure once: what takes long is kept in a file beside the generator."""
-        known = {}
-        if (
-            self.notes.exists()
-            and self.notes.stat().st_mtime > self.path.stat().st_mtime
-        ):
-            known = json.loads(self.notes.read_text())
+        known = self.read_notes()
         if name not in known:
             known[name] = compute(*given)
-            common.write(self.notes, json.dumps(known, indent=1).encode())
+            self.write_notes(known)
         return known[name]
+
+    def forget(self, name):
+        known = self.read_notes()
+        del known[name]
+        self.write_notes(known)
+
+    def read_notes(self):
+        if not self.notes.exists():
+            return {}
+        if self.notes.stat().st_mtime < self.path.stat().st_mtime:
+            return {}  # they are of another generator
+        return json.loads(self.notes.read_text())
+
+    def write_notes(self, known):
+        common.write(self.notes, json.dumps(known, indent=1).encode())
 
     @cached_property
     def losses(self):
@@ -106,7 +116,11 @@ class Run:
         """One of the numbers of the images; those of one function are measured together."""
         for measure, names in IMAGE_NUMBERS.items():
             if name in names:
-                return self.remember(measure.__name__, measure, self)[name]
+                found = self.remember(measure.__name__, measure, self)
+                if name not in found:  # kept by a version that did not measure it
+                    self.forget(measure.__name__)
+                    found = self.remember(measure.__name__, measure, self)
+                return found[name]
         raise KeyError(name)
 
 
@@ -126,6 +140,14 @@ class Judge:
     @cached_property
     def grain(self):
         return quality.grain(self.real)
+
+    @cached_property
+    def sharpness(self):
+        return quality.sharpness(self.real)
+
+    @cached_property
+    def outlines(self):
+        return quality.outlines(self.real)
 
 
 def features(run):
@@ -150,15 +172,16 @@ def neighbours(run):
 
 
 def pixels(run):
-    """Sharpness and grain are shares of that of real images. An image is clean if its grain is not
-    above that of half of the real ones."""
+    """Sharpness, outlines and grain are shares of those of real images. An image is clean if it has
+    less grain than the median real one."""
     real = run.judge.real
     grain = quality.grain(run.images)
     squares = quality.patches(run.images, size=7)
     return {
         "brightness": brightness(run.images),
         "saturated": (run.images.abs() > 0.99).float().mean().item(),
-        "sharpness": quality.sharpness(run.images) / quality.sharpness(real),
+        "sharpness": quality.sharpness(run.images) / run.judge.sharpness,
+        "outlines": quality.outlines(run.images) / run.judge.outlines,
         "grain": (grain.mean() / run.judge.grain.mean()).item(),
         "clean images": (grain < run.judge.grain.median()).float().mean().item(),
         "local FD": quality.frechet(squares, quality.patches(real, size=7)),
@@ -175,6 +198,7 @@ IMAGE_NUMBERS = {
         "brightness",
         "saturated",
         "sharpness",
+        "outlines",
         "grain",
         "clean images",
         "local FD",
@@ -337,7 +361,9 @@ def stretched(*runs):
     """The brightness of report C's eight images, each figure from its own black to its white."""
     numbers = {}
     for run in runs:
-        eight = run.draw(torch.randn(8, 100, generator=torch.manual_seed(23231)))
+        z = torch.randn(8, 100, generator=torch.manual_seed(23231))
+        with torch.inference_mode():
+            eight = run.G(z)  # as it is: tiny's G has no tanh, and can go above 1
         eight = (eight - eight.min()) / (eight.max() - eight.min())
         numbers[of("brightness", runs, run)] = 255 * eight.mean().item()
     return numbers
@@ -462,11 +488,15 @@ def position_or_value(run):
         for value in (-1, 5, 10)
     ]
     kinds = np.array(kinds)
+
+    def deviation(numbers, axis):  # not the range: of five that is larger than of three
+        return numbers.std(axis=axis, ddof=1).mean()
+
     return {
-        "kind between positions": np.ptp(kinds, axis=1).mean(),
-        "kind between values": np.ptp(kinds, axis=0).mean(),
-        "brightness between positions": np.ptp(bright, axis=1).mean(),
-        "brightness between values": np.ptp(bright, axis=0).mean(),
+        "kind between positions": deviation(kinds, axis=1),
+        "kind between values": deviation(kinds, axis=0),
+        "brightness between positions": deviation(bright, axis=1),
+        "brightness between values": deviation(bright, axis=0),
     }
 
 
@@ -589,32 +619,31 @@ def strength(run):
 
 
 def scaled(factor, *names):
-    """The images of z times a factor, and of z as it is. Grain and sharpness are shares of that of
-    real images."""
+    """The images of z times a factor, and of z as it is. Grain and outlines are shares of those of
+    real images, at the same contrast."""
+
+    def numbers_of(pictures, judge):
+        contrast = (pictures.std() / judge.real.std()).item()
+        grain = (quality.grain(pictures).mean() / judge.grain.mean()).item()
+        return {
+            "grain": grain / contrast,
+            "outlines": quality.outlines(pictures) / judge.outlines / contrast,
+            "without texture": quality.smooth_share(pictures),
+            "saturated": (pictures.abs() > 0.99).float().mean().item(),
+            "diversity": diversity(pictures),
+        }
 
     def compute(run):
         z = quality.noise(100, min(2000, run.judge.count))
-        numbers = {}
-        for name, each in (("with 1", z), (f"with {factor}", factor * z)):
-            pictures = run.draw(each)
-            grain = quality.grain(pictures).mean() / run.judge.grain.mean()
-            sharpness = quality.sharpness(pictures) / quality.sharpness(run.judge.real)
-            found = {
-                "grain": grain.item(),
-                "sharpness": sharpness,
-                "saturated": (pictures.abs() > 0.99).float().mean().item(),
-                "diversity": diversity(pictures),
-            }
-            numbers |= {f"{key} {name}": number for key, number in found.items()}
-        return numbers
+        usual = numbers_of(run.draw(z), run.judge)
+        other = numbers_of(run.draw(factor * z), run.judge)
+        found = {f"{name} with 1": number for name, number in usual.items()}
+        return found | {f"{name} with {factor}": each for name, each in other.items()}
 
     def measure(run):
         found = run.remember(f"z times {factor}", compute, run)
-        return {
-            key: number
-            for key, number in found.items()
-            if key.split(" with")[0] in names
-        }
+        wanted = [f"{name} with {value}" for name in names for value in (1, factor)]
+        return {name: found[name] for name in wanted}
 
     return measure
 
@@ -625,7 +654,7 @@ def scores(*runs):
     part of its lead on the training images that it also has on those that it never saw."""
     numbers = {}
     for run in runs:
-        found = run.remember("scores", judged_by_D, run)
+        found = run.remember("judged by D", judged_by_D, run)
         for name, number in found.items():
             numbers[of(name, runs, run)] = number
     return numbers
@@ -633,34 +662,44 @@ def scores(*runs):
 
 @torch.inference_mode()
 def judged_by_D(run):
+    """Of a D that gives probabilities, their logits: a sum that has no bounds, as a score."""
     _, D = run.networks()
-    fake = run.draw(quality.noise(100, 2000))
-    training = D(run.judge.training[:2000])
-    test = D(run.judge.real[:2000])
-    generated = D(fake)
-    lead = (test.mean() - generated.mean()) / (training.mean() - generated.mean())
+
+    def score(images):
+        verdicts = torch.cat([D(part) for part in images.split(500)])
+        return verdicts if run.saved["script"] == "wgan" else verdicts.logit(eps=1e-7)
+
+    training = score(run.judge.training)
+    test = score(run.judge.real)
+    generated = score(run.images)
+    lead = training.mean() - generated.mean()
+    kept = (test.mean() - generated.mean()) / lead
     right = (test[:, None] > generated[None, :]).float().mean()
     return {
-        "D(training images)": training.mean().item(),
-        "D(test images)": test.mean().item(),
-        "D(G(z))": generated.mean().item(),
-        "kept of the lead": lead.item(),
+        "score of training images": training.mean().item(),
+        "score of test images": test.mean().item(),
+        "score of G's images": generated.mean().item(),
+        "kept of the lead": kept.item() if lead > 0 else float("nan"),
         "ranked right": right.item(),
     }
 
 
-def gradient(run):
+def gradient(*runs):
     """The size of the gradient that reaches G: before the training, now, and now with the loss that
     does saturate, log(1 - D(G(z)))."""
 
-    def compute():
+    def compute(run):
         return {
             "gradient at first": slope(*run.new_networks(), minus_log),
             "gradient now": slope(*run.networks(), minus_log),
             "gradient of the saturating loss": slope(*run.networks(), saturating),
         }
 
-    return run.remember("gradient", compute)
+    numbers = {}
+    for run in runs:
+        for name, number in run.remember("gradient", compute, run).items():
+            numbers[of(name, runs, run)] = number
+    return numbers
 
 
 def minus_log(verdict):

@@ -255,12 +255,21 @@ def sharpness(images):
     return (across + down).item()
 
 
-def grain(images):
-    """How far each image is from its median of 3x3 pixels: noise is, an edge is not."""
+def without_grain(images):
+    """Each pixel becomes the median of 3x3: noise goes, an edge stays."""
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     around = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4)
-    median = around.median(dim=4).values
-    return (images - median).abs().mean(dim=(1, 2, 3))
+    return around.median(dim=4).values
+
+
+def grain(images):
+    """How far the pixels of each image are from their median of 3x3."""
+    return (images - without_grain(images)).abs().mean(dim=(1, 2, 3))
+
+
+def outlines(images):
+    """Sharpness without that of the grain: small in blurred images, noisy or not."""
+    return sharpness(without_grain(images))
 
 
 def smooth_share(images, size=4, least=0.04):
