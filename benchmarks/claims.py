@@ -79,7 +79,8 @@ TRAININGS = {
     "basic-noise-3": Training(
         "benchmarks/edits.py basic-noise-3 --report", (3,), 5, tuple(range(8))),
     "conv7": Training("gan_cnn.py --arch conv7 --report", (3,), 120),
-    "tiny": Training("gan_cnn.py --arch tiny --report", (10, 20), 37),
+    "tiny": Training(
+        "gan_cnn.py --arch tiny --report", (10, 20), 37, tuple(range(8))),
     # the source's optimizer is a guess for this network, so another one, too
     "tiny-adam": Training(
         "gan_cnn.py --arch tiny --report --optimizer adam --lr 2e-4", (10, 20), 37),
@@ -192,7 +193,7 @@ A = [
     Claim(
         "A4",
         "larger noise: flat images (扁平), which lose detail and texture, "
-        "for they attend too much to very noisy regions",
+        "because the network attends too much to very noisy regions",
         [
             Part(
                 "basic GAN, trained with 3 times the noise: more grey squares without texture",
@@ -620,10 +621,10 @@ C = [
         [
             Part("brighter", "basic@3", bright_at(60), BRIGHTER),
             Part(
-                "not clearly: 10 is brighter than -1 by less than 25 grey levels",
+                "not clearly: 10 is brighter than -1, but by less than 25 grey levels",
                 "basic@3",
                 bright_at(60),
-                "with 10 < with -1 + 25",
+                "with 10 > with -1 + 1 and with 10 < with -1 + 25",
             ),
             Part(
                 "0.9 or more stay of their kind",
@@ -927,7 +928,7 @@ D = [
         "so some entries of z have a meaning",
         [
             Part(
-                "entries differ: the strongest moves the picture twice as much as the weakest",
+                "entries differ: the strongest changes the image at least twice as much as the weakest",
                 "deep",
                 strength,
                 "strongest entry > 2 * weakest entry",
@@ -1382,7 +1383,8 @@ E = [
                 "grain > 1.25",
             ),
             Part(
-                "in some images: less than 0.4 have less grain than the median real image",
+                "in more images than among real ones: less than 0.4 have less grain than the median "
+                "real image",
                 "transpose",
                 images("clean images"),
                 "clean images < 0.4",
@@ -1419,10 +1421,16 @@ E = [
         "DCGAN: BatchNorm prevents collapse",
         [
             Part(
-                "without it, fewer than 5 of 10 kinds",
+                "without it, a collapse: fewer than 5 of 10 kinds",
                 "transpose-no-bn",
                 images("classes"),
                 "classes < 5",
+            ),
+            Part(
+                "with it, 5 kinds or more",
+                "transpose",
+                images("classes"),
+                "classes > 5",
             ),
             Part(
                 "with it, a recall higher by 0.01",
@@ -1602,7 +1610,7 @@ E = [
     ),
     Claim(
         "E20",
-        "DCGAN: convolutions do not solve that the gradient vanishes (未解决梯度消失本质问题)",
+        "DCGAN: convolutions do not solve the vanishing gradient (未解决梯度消失本质问题)",
         [
             Part(
                 "the gradient that reaches G: below a tenth of that before training",
