@@ -51,8 +51,8 @@ def draw_all(root, docs=DOCS, seed=0):
         loop(basic, docs / "c-loop.png")
         report(docs / "c-loop.png", basic)
     noises = [
-        find(f"upsample{end}", None, root, seed)
-        for end in ("-noise-0.3", "", "-noise-3")
+        find(name, 3, root, seed)
+        for name in ("basic-noise-0.3", "basic", "basic-noise-3")
     ]
     if all(noises):
         noise(noises, docs / "a-noise.png")
