@@ -1642,14 +1642,15 @@ def choose_claims(only):
 
 
 def choose_trainings(claims, args):
-    """What these claims need: names and seeds."""
-    chosen = []
+    """What these claims need: {(name, seed): the last epoch that is looked at}."""
+    chosen = {}
     for claim in claims:
         for part in claim.parts:
-            for name, _, _ in evidence.parse(part.trained):
+            for name, _, highest in evidence.parse(part.trained):
+                last = min(highest, TRAININGS[name].looks[-1])
                 for seed in args.seeds or TRAININGS[name].seeds:
-                    if (name, seed) not in chosen:
-                        chosen.append((name, seed))
+                    key = name, seed
+                    chosen[key] = max(last, chosen.get(key, 0))
     return chosen
 
 

@@ -96,19 +96,19 @@ def looked_at(name, seed, root):
     return sorted(int(path.stem[2:]) for path in copies)
 
 
-def missing(name, seed, args):
-    """The epochs still to be reached, and how many epochs of training they take."""
-    wished = [look for look in args.trainings[name].looks if look <= args.epochs]
-    done = looked_at(name, seed, args.root)
-    last = max(done, default=0)
-    looks = [look for look in wished if look > last]
-    return looks, (looks[-1] - last if looks else 0)
+def missing(name, seed, last, args):
+    """The epochs still to be reached, up to the last that is asked for, and how many epochs of
+    training they take."""
+    last = min(last, args.epochs)
+    done = max(looked_at(name, seed, args.root), default=0)
+    looks = [look for look in args.trainings[name].looks if done < look <= last]
+    return looks, (looks[-1] - done if looks else 0)
 
 
-def train(name, seed, args, bar):
+def train(name, seed, last, args, bar):
     """Train to each epoch that is looked at, and keep a copy of the networks there."""
     folder = folder_of(name, seed, args.root)
-    looks, _ = missing(name, seed, args)
+    looks, _ = missing(name, seed, last, args)
     for look in looks:
         checkpoint = folder / "ckpt.pt"
         done = common.load(checkpoint)["epoch"] if checkpoint.exists() else 0
@@ -164,7 +164,7 @@ def run_and_log(command, path, bar, seconds, cwd=None):
         raise common.UserError(f"{' '.join(command)} ended early: see {path}")
 
 
-def train_dry(name, seed, args, bar):
+def train_dry(name, seed, _, args, bar):
     """One epoch of two steps, which then stands for all epochs."""
     folder = folder_of(name, seed, args.root)
     script, *options = args.trainings[name].command.split()
@@ -185,11 +185,14 @@ def train_dry(name, seed, args, bar):
 
 
 def train_all(trainings, args):
-    """Train what is missing, some at once. One that fails does not stop the others."""
+    """Train what is missing, some at once. One that fails does not stop the others.
+
+    trainings: {(name, seed): the last epoch that is asked for}
+    """
     if args.dry_run:
         minutes = len(trainings)
     else:
-        minutes = sum(minutes_left(name, seed, args) for name, seed in trainings)
+        minutes = sum(minutes_left(*key, last, args) for key, last in trainings.items())
     failed = []
     one = train_dry if args.dry_run else train
     with (
@@ -198,7 +201,10 @@ def train_all(trainings, args):
         ) as bar,
         ThreadPoolExecutor(args.jobs) as pool,
     ):
-        jobs = [pool.submit(one, name, seed, args, bar) for name, seed in trainings]
+        jobs = [
+            pool.submit(one, name, seed, last, args, bar)
+            for (name, seed), last in trainings.items()
+        ]
         try:
             for job in jobs:
                 if isinstance(job.exception(), common.UserError):
@@ -214,8 +220,8 @@ def train_all(trainings, args):
         raise common.UserError("the dry run failed")
 
 
-def minutes_left(name, seed, args):
-    _, epochs = missing(name, seed, args)
+def minutes_left(name, seed, last, args):
+    _, epochs = missing(name, seed, last, args)
     return epochs * args.trainings[name].seconds / 60
 
 
@@ -466,8 +472,10 @@ def listing(claims, trainings, args):
         seeds = [seed for each, seed in trainings if each == name]
         done = [max(looked_at(name, seed, args.root), default=0) for seed in seeds]
         cells = " ".join(f"{seed}: {epochs}" for seed, epochs in zip(seeds, done))
-        minutes = sum(minutes_left(name, seed, args) for seed in seeds)
-        target = args.trainings[name].looks[-1]
+        target = max(trainings[name, seed] for seed in seeds)
+        minutes = sum(
+            minutes_left(name, seed, trainings[name, seed], args) for seed in seeds
+        )
         yield f"{name:22}{cells:44}{target:4}{minutes:14.0f}  {args.trainings[name].command}"
         total += minutes
     yield f"minutes left, on one core: {total:.0f} ({total / 60:.1f} hours)"

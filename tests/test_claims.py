@@ -126,8 +126,8 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
         device="cpu",
         data_dir=None,
     )
-    assert evidence.minutes_left("edit", 1, args) == 5
-    evidence.train("edit", 1, args, None)
+    assert evidence.minutes_left("edit", 1, 30, args) == 5
+    evidence.train("edit", 1, 30, args, None)
     edit = "/benchmarks/edits.py hidden-relu"
     start = "--report --dataset fashion-mnist --seed 1 --out /edit-seed1"
     assert typed == [
@@ -136,12 +136,25 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     ]
     assert (folder / "g-002.pt").read_text() == "2"
     assert (folder / "g-005.pt").read_text() == "5"
-    assert evidence.minutes_left("edit", 1, args) == 0
-    evidence.train("edit", 1, args, None)
+    assert evidence.minutes_left("edit", 1, 30, args) == 0
+    evidence.train("edit", 1, 30, args, None)
     assert len(typed) == 2  # nothing is trained again
     (folder / "g-005.pt").unlink()  # stopped before the copy
-    evidence.train("edit", 1, args, None)
+    evidence.train("edit", 1, 30, args, None)
     assert len(typed) == 2 and (folder / "g-005.pt").read_text() == "5"
+
+
+def test_no_training_goes_further_than_its_claims_ask():
+    def found(*only):
+        args = SimpleNamespace(seeds=[9])
+        return claims.choose_trainings(claims.choose_claims(only), args)
+
+    assert found("B2") == {("basic", 9): 3, ("conv7", 9): 3}
+    assert found("C3") == {("basic", 9): 10}
+    assert found("D18") == {("deep", 9): 5, ("deep-no-bn", 9): 5}
+    assert found("D3") == {("deep", 9): 50}
+    assert found("D3", "D18")["deep", 9] == 50
+    assert found("D1")["deep", 9] == 200
 
 
 def records(of, *numbers):
