@@ -229,7 +229,8 @@ def save_progress(folder, quarters):
         number = path.stem.removeprefix("epoch_")
         if number.isdigit():
             drawn[int(number)] = path
-    shown = {min(drawn, key=lambda epoch: abs(epoch - wish)) for wish in quarters}
+    epochs = sorted(drawn)  # of two that are as near, the earlier one
+    shown = {min(epochs, key=lambda epoch: abs(epoch - wish)) for wish in quarters}
     shown = sorted(shown)
     grids = [ImageOps.expand(Image.open(drawn[epoch]), 9, "white") for epoch in shown]
     strip = np.concatenate(grids, axis=1)

@@ -106,7 +106,10 @@ def progress(run, path):
         if epoch <= run.epoch:
             drawn[epoch] = sample
     wishes = [run.epoch * part / 4 for part in range(5)]
-    shown = sorted({min(drawn, key=lambda epoch: abs(epoch - wish)) for wish in wishes})
+    epochs = sorted(drawn)  # of two that are as near, the earlier one
+    shown = sorted(
+        {min(epochs, key=lambda epoch: abs(epoch - wish)) for wish in wishes}
+    )
     strips = []
     for epoch in shown:
         picture = np.asarray(Image.open(drawn[epoch]).convert("L"))

@@ -127,9 +127,9 @@ def test_progress_shows_the_samples_nearest_to_the_quarters(tmp_path, sheets):
         picture = np.full((20, 30), 10 * epoch, dtype=np.uint8)
         common.save_png(samples / f"epoch_{epoch:03d}.png", picture)
     common.save_png(samples / "epoch_best.png", picture)  # a user's own
-    common.save_progress(tmp_path, [0, 3, 7, 10, 13])
+    common.save_progress(tmp_path, [0, 3, 7, 11, 13])
     strip, labels = sheets["progress.png"]
-    shown = [0, 4, 10, 13]  # 4 is nearest to 3 and to 7
+    shown = [0, 4, 10, 13]  # 4 is nearest to 3 and to 7; 10 is as near to 11 as 12
     assert labels["columns"] == [f"epoch {epoch}" for epoch in shown]
     for epoch, part in zip(shown, np.split(strip, 4, axis=1)):
         np.testing.assert_array_equal(part[9:-9, 9:-9], np.full((20, 30), 10 * epoch))
