@@ -1141,7 +1141,7 @@ D = [
                 "of its lead on training images D keeps more on test images than the GAN's, "
                 "by 0.01",
                 "deep upsample",
-                scores,
+                scores("kept of the lead"),
                 "kept of the lead of upsample > kept of the lead of deep + 0.01",
             ),
         ],
@@ -1287,13 +1287,13 @@ E = [
                 "GAN, epoch 5: of all pairs of a test image and a generated one, D gives the test "
                 "image the higher score in 0.99",
                 "hidden@5",
-                scores,
+                scores("ranked right"),
                 "ranked right > 0.99",
             ),
             Part(
                 "WGAN: the critic does so in less than 0.99",
                 "wgan",
-                scores,
+                scores("ranked right"),
                 "ranked right < 0.99",
             ),
         ],
@@ -1560,13 +1560,13 @@ E = [
             Part(
                 "of its lead on training images the critic keeps 0.95 on test images",
                 "wgan",
-                scores,
+                scores("kept of the lead"),
                 "kept of the lead > 0.95",
             ),
             Part(
                 "more than the DCGAN's D, without a bound, by 0.01, after as many steps of G",
                 "transpose@5 wgan@25",
-                scores,
+                scores("kept of the lead"),
                 "kept of the lead of wgan > kept of the lead of transpose + 0.01",
             ),
         ],

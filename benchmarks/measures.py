@@ -649,15 +649,19 @@ def scaled(factor, *names):
 
 
 # ---- measures of D, and of what it teaches G
-def scores(*runs):
-    """What D says of the training images, of test images, and of generated ones: means. And the
+def scores(*names):
+    """What D says of the training images, of test images, and of generated ones: see below. The
     part of its lead on the training images that it also has on those that it never saw."""
-    numbers = {}
-    for run in runs:
-        found = run.remember("judged by D", judged_by_D, run)
-        for name, number in found.items():
-            numbers[of(name, runs, run)] = number
-    return numbers
+
+    def measure(*runs):
+        numbers = {}
+        for run in runs:
+            found = run.remember("judged by D", judged_by_D, run)
+            for name in names:
+                numbers[of(name, runs, run)] = found[name]
+        return numbers
+
+    return measure
 
 
 @torch.inference_mode()
