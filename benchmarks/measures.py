@@ -36,18 +36,14 @@ class Run:
         self.path = self.folder / f"g-{epoch:03d}.pt"
         self.notes = self.path.with_suffix(".json")  # what was measured of it before
 
-    def remember(self, name, compute, *given):
-        """Measure once: what takes long is kept in a file beside the generator."""
+    def remember(self, name, compute, *given, needs=None):
+        """Measure once: what takes long is kept in a file beside the generator. Measure again if
+        what was kept lacks a number that is needed."""
         known = self.read_notes()
-        if name not in known:
+        if name not in known or (needs and needs not in known[name]):
             known[name] = compute(*given)
-            self.write_notes(known)
+            common.write(self.notes, json.dumps(known, indent=1).encode())
         return known[name]
-
-    def forget(self, name):
-        known = self.read_notes()
-        del known[name]
-        self.write_notes(known)
 
     def read_notes(self):
         if not self.notes.exists():
@@ -55,9 +51,6 @@ class Run:
         if self.notes.stat().st_mtime < self.path.stat().st_mtime:
             return {}  # they are of another generator
         return json.loads(self.notes.read_text())
-
-    def write_notes(self, known):
-        common.write(self.notes, json.dumps(known, indent=1).encode())
 
     @cached_property
     def losses(self):
@@ -116,11 +109,7 @@ class Run:
         """One of the numbers of the images; those of one function are measured together."""
         for measure, names in IMAGE_NUMBERS.items():
             if name in names:
-                found = self.remember(measure.__name__, measure, self)
-                if name not in found:  # kept by a version that did not measure it
-                    self.forget(measure.__name__)
-                    found = self.remember(measure.__name__, measure, self)
-                return found[name]
+                return self.remember(measure.__name__, measure, self, needs=name)[name]
         raise KeyError(name)
 
 
