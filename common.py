@@ -125,11 +125,8 @@ def read_idx(path):
             raise UserError(f"{path} is damaged: {error}") from None
     header = np.frombuffer(data[:16].ljust(16, b"\0"), dtype=">u4")
     kind, count, height, width = header.tolist()
-    if (kind, height, width) != (
-        0x803,
-        SIDE,
-        SIDE,
-    ):  # 0x803: bytes, in three dimensions
+    # 0x803: bytes, in three dimensions
+    if kind != 0x803 or height != SIDE or width != SIDE:
         raise UserError(f"{path} is not an IDX file of {SIDE}x{SIDE} images")
     if count == 0 or len(data) != 16 + count * SIDE * SIDE:
         raise UserError(
