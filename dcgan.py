@@ -266,7 +266,7 @@ def update_average(average, G, ema, step):
 def batches(images, args, epoch):
     """The real images of an epoch, shuffled anew, from bytes to [-1, 1]."""
     # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
-    # There are fewer than 10,000 epochs, so no two runs share one.
+    # Epochs stay below 10,000, so those of --seed 0 and of --seed 1 never share one.
     seed = 10_000 * args.seed + epoch
     torch.manual_seed(seed)
     order = torch.randperm(len(images)).to(images.device)

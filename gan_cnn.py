@@ -190,7 +190,7 @@ class TinyDiscriminator(nn.Module):
 
     def forward(self, x):
         x = self.conv1(x).flatten(1)
-        x = Float32Sigmoid()(self.fc(x))
+        x = torch.sigmoid(self.fc(x).float())
         return x.squeeze(1)
 
 
@@ -299,7 +299,7 @@ def update_average(average, G, ema, step):
 def batches(images, args, epoch):
     """The real images of an epoch, shuffled anew, from bytes to [-1, 1]."""
     # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
-    # There are fewer than 10,000 epochs, so no two runs share one.
+    # Epochs stay below 10,000, so those of --seed 0 and of --seed 1 never share one.
     seed = 10_000 * args.seed + epoch
     torch.manual_seed(seed)
     order = torch.randperm(len(images)).to(images.device)
@@ -406,8 +406,8 @@ def main():
     check_networks(average, D, fixed_z, images)
     print(G)
     print(D)
-    unused = ["bf16", "beta1"] if args.optimizer == "sgd" else ["bf16"]
-    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name not in unused]
+    omit = ["bf16", "beta1"] if args.optimizer == "sgd" else ["bf16"]
+    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name not in omit]
     precision = "bfloat16" if args.bf16 else "float32"
     print(f"{device}, {precision}; {', '.join(used)}")
 

@@ -59,7 +59,7 @@ class BasicGenerator(nn.Module):
 
     def forward(self, z):
         x = self.nonlin1(self.fc1(z))
-        x = Float32Tanh()(self.fc2(x))  # no layer of its own, as in the report
+        x = torch.tanh(self.fc2(x).float())  # not a layer, as in the report
         return x.view(-1, 1, 28, 28)
 
 
@@ -72,7 +72,7 @@ class BasicDiscriminator(nn.Module):
 
     def forward(self, x):
         x = self.nonlin1(self.fc1(x.flatten(1)))
-        x = Float32Sigmoid()(self.fc2(x))
+        x = torch.sigmoid(self.fc2(x).float())
         return x.squeeze(1)
 
 
@@ -280,7 +280,7 @@ def update_average(average, G, ema, step):
 def batches(images, args, epoch):
     """The real images of an epoch, shuffled anew, from bytes to [-1, 1]."""
     # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
-    # There are fewer than 10,000 epochs, so no two runs share one.
+    # Epochs stay below 10,000, so those of --seed 0 and of --seed 1 never share one.
     seed = 10_000 * args.seed + epoch
     torch.manual_seed(seed)
     order = torch.randperm(len(images)).to(images.device)
@@ -385,8 +385,8 @@ def main():
     check_networks(average, D, fixed_z, images)
     print(G)
     print(D)
-    unused = ["bf16", "beta1", "beta2"] if args.optimizer == "sgd" else ["bf16"]
-    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name not in unused]
+    omit = ["bf16", "beta1", "beta2"] if args.optimizer == "sgd" else ["bf16"]
+    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name not in omit]
     precision = "bfloat16" if args.bf16 else "float32"
     print(f"{device}, {precision}; {', '.join(used)}")
 

@@ -1,4 +1,4 @@
-"""What single entries of the noise z do to the picture, with which every report ends.
+"""What single entries of z do to the picture: the experiment of reports A to D.
 
 python perturb.py --ckpt g.pt --positions 0 20 40 60 80 --values -1 5 10
 python perturb.py --values 0.3 10 --seed 1 3 30 810 114514  # a figure for each seed
@@ -7,8 +7,8 @@ python perturb.py --scale 0.3 1 3                           # the whole z
 python perturb.py --interpolate 9                           # walk from one z to another
 python perturb.py --live                                    # a window of sliders
 
-Without --ckpt, or if g.pt is not in this folder, the newest run's generator is taken;
-before there is any run, the one in data.
+Without --ckpt, or with a bare name that is not in this folder, the newest run's
+generator is taken; before there is any run, the one in data.
 
 The table is in grey levels, from 0 for black to 255 for white, and saved as .csv beside
 the figure:
@@ -164,8 +164,9 @@ def walk(first, last, steps):
 
     A straight line would pass too near to 0, where G never was in its training.
     """
-    angle = torch.arccos(torch.cosine_similarity(first, last, dim=0))
-    if torch.sin(angle) < 1e-3:  # no sphere to speak of: one entry, or two equal z
+    cosine = torch.cosine_similarity(first, last, dim=0).clamp(-1, 1)
+    angle = torch.arccos(cosine)
+    if torch.sin(angle) < 1e-3:  # z of one entry, or equal z: they span no sphere
         angle = torch.tensor(1e-3)  # so small an arc is a straight line
     rows = []
     for t in np.linspace(0, 1, steps).tolist():
@@ -508,7 +509,7 @@ def parse_args():
     )
     add = parser.add_argument
     number = common.number
-    position = number(int, -(10**6))
+    position = number(int, -(10**6))  # below 0, too: refuse_impossible says the range
     value = number(float, -1e6)
     seed = number(int, 0, 2**32 - 1)
     add("--ckpt", help="the generator: a g.pt, or a run's folder (the newest run's)")
@@ -533,12 +534,12 @@ def parse_args():
         "--seed",
         type=seed,
         nargs="+",
-        default=[23231],
+        default=[23231],  # as in reports B and C
         help="of z; a figure for each (23231)",
     )
     add("--out", type=Path, help="the figure, .png (perturb.png beside the generator)")
     args = parser.parse_args(read_words(parser))
-    refuse_contradictions(parser, args)
+    refuse_contradictions(parser, args)  # it asks which options were typed
     args.values = args.values or [-1.0, 5.0, 10.0]
     return args
 
@@ -550,7 +551,7 @@ def read_words(parser):
         if re.fullmatch(r"[-+.\d]*,[-+.,\d]*", word):
             parser.error(f"{word}: put spaces between numbers, no commas")
         if re.fullmatch(r"-[\d.]+[eE][+-]?\d+", word):
-            word = f" {word}"  # argparse takes -1e1 for an option; so, for a number
+            word = f" {word}"  # argparse takes "-1e1" for an option, " -1e1" not
         words.append(word)
     return words
 
@@ -559,7 +560,10 @@ def refuse_contradictions(parser, args):
     changes_all = args.scale or args.interpolate
     if changes_all and (args.positions or args.values or args.add):
         what = "--scale and --interpolate change the whole z"
-        parser.error(f"{what}: leave --positions, ... out")
+        parser.error(f"{what}: leave --positions, --values and --add out")
+    if args.live and (args.values or args.add or args.out or len(args.seed) > 1):
+        what = "--live has sliders, and saves nothing"
+        parser.error(f"{what}: leave --values, --add, --out and further seeds out")
     if args.interpolate and args.samples < 2:
         what = "--interpolate walks from the first sample to the last"
         parser.error(f"{what}: --samples 2 or more")

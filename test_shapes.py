@@ -19,9 +19,9 @@ SCRIPTS = [gan_mlp, gan_cnn, dcgan, wgan]
 NETWORKS = [(script, arch) for script in SCRIPTS for arch in script.ARCHS]
 each_network = pytest.mark.parametrize("script, arch", NETWORKS)
 
-# How many numbers each of the reports' networks learns, counted from its layers: a
-# Linear or a convolution has its weights and biases, BatchNorm has two numbers for each
-# channel.
+# How many numbers each of the reports' networks learns, worked out by hand from its
+# layers: a Linear or a convolution has its weights and biases, BatchNorm has two
+# numbers for each channel.
 PARAMETERS = [
     # network, G, D
     (gan_mlp, "basic", 114_064, 100_609),
@@ -92,7 +92,7 @@ def test_D_takes_what_G_makes(script, arch):
     assert D(G(z)).shape == (4,)
 
 
-# ---- ranges: what the networks give when they are far from their first, small outputs
+# ---- ranges: for large inputs, because an untrained network gives only small outputs
 
 
 @each_network
@@ -108,7 +108,8 @@ def test_images_of_G_reach_from_black_to_white(script, arch):
 
 @each_network
 def test_D_of_a_GAN_gives_probabilities(script, arch):
-    if "distance" in script.LOSSES:
+    is_wasserstein = "distance" in script.LOSSES  # wgan.py, or a copy of it
+    if is_wasserstein:
         pytest.skip("D of a Wasserstein GAN gives scores without bounds")
     D = make_D(script, arch)
     D.eval()

@@ -7,13 +7,13 @@ Wasserstein GANs".
 Report E is a lab report: README.md says which.
 
 python wgan.py                       # RMSprop, and the critic's weights are clipped
-python wgan.py --report              # as published, and as in report E
+python wgan.py --report              # the settings of report E
 python wgan.py --gp 10               # a gradient penalty instead of clipping (WGAN-GP)
 python wgan.py --resume --epochs 40  # go on with the newest run
 
 An epoch is one pass of the critic over the data: each of its steps has new real images.
-As published, the critic takes 5 steps for each step of G, so an epoch of batches of 128
-has 93 steps of G. Ours takes one, with batches of 64: an epoch has 937 steps of G.
+With the paper's 5 steps of the critic for each step of G, and report E's batches of
+128, an epoch has 93 steps of G. Ours takes one, with batches of 64: an epoch has 937.
 """
 
 import argparse
@@ -48,7 +48,7 @@ class Float32Tanh(nn.Tanh):
 
 
 class Generator(nn.Module):
-    """Report E: the DCGAN's, with a Tanh, as there."""
+    """Report E: the generator of its DCGAN, with a Tanh at its end, too."""
 
     def __init__(self, z_dim=100):
         super().__init__()
@@ -91,8 +91,8 @@ ARCHS = {"transpose": (Generator, Discriminator)}
 
 # ---- settings
 
-PLAIN = {  # as published, and as the exercise has it on which report E was written
-    # The exercise's 30 epochs have as many steps of G as 150 of ours.
+PLAIN = {  # the paper's, with the batches of the exercise on which report E was written
+    # 30 epochs there have as many steps of G: all 5 of the critic share one batch.
     "epochs": 150,
     "batch_size": 128,
     "lr": 5e-5,  # RMSprop's learning rate, or Adam's with --gp; the same for G and D
@@ -106,8 +106,8 @@ PLAIN = {  # as published, and as the exercise has it on which report E was writ
 }
 # Ours learn faster and better: docs/quality.md says what each change bought.
 OURS = PLAIN | {"epochs": 20, "ema": 0.999, "new_z": False, "bf16": "auto"}
-# Ours, then those of the source, which --report takes; with --gp the paper's, but for
-# its epochs, which are of larger images.
+# Ours, then those that --report takes: the exercise's; with --gp those of the paper on
+# it, but for its number of epochs, which is for larger images.
 # "auto": bfloat16 if the processor is fast in it. These networks were no worse in it.
 SETTINGS = {
     "clip": (
@@ -160,8 +160,9 @@ def train_step(
         # D learns to score real images higher than generated ones. Clipped weights, or
         # the penalty, keep it from being steep. Then the difference of the scores
         # estimates the Wasserstein distance (if weights are clipped, up to a factor).
-        is_last = number == n_critic - 1
-        with autocast, torch.set_grad_enabled(is_last):  # G learns from the last alone
+        # Of these fakes G learns from the last, or from none, if it has new noise.
+        is_for_G = number == n_critic - 1 and not new_z
+        with autocast, torch.set_grad_enabled(is_for_G):
             fake = G(zs[number])
         with autocast:
             D_real = D(reals[number]).float().mean()
@@ -213,7 +214,7 @@ def batches(images, args, epoch):
     A step takes n_critic batches of them, one for each step of the critic.
     """
     # A seed for each epoch: a resumed run draws the numbers of one that never stopped.
-    # There are fewer than 10,000 epochs, so no two runs share one.
+    # Epochs stay below 10,000, so those of --seed 0 and of --seed 1 never share one.
     seed = 10_000 * args.seed + epoch
     torch.manual_seed(seed)
     order = torch.randperm(len(images)).to(images.device)
@@ -320,8 +321,8 @@ def main():
     check_networks(average, D, fixed_z, images)
     print(G)
     print(D)
-    unused = ["bf16", "clip"] if args.gp else ["bf16", "gp"]
-    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name not in unused]
+    omit = ["bf16", "clip"] if args.gp else ["bf16", "gp"]
+    used = [f"{name} {getattr(args, name)}" for name in PLAIN if name not in omit]
     precision = "bfloat16" if args.bf16 else "float32"
     print(f"{device}, {precision}; {', '.join(used)}")
 
@@ -346,7 +347,8 @@ def main():
     steps_done = epochs_done * steps_per_epoch
 
     # ---- the loop
-    title = f"{SCRIPT}.py --gp {args.gp:g}, {args.dataset}"
+    method = f"--gp {args.gp:g}" if args.gp else f"--clip {args.clip:g}"
+    title = f"{SCRIPT}.py {method}, {args.dataset}"
     quarters = [round(args.epochs * part / 4) for part in range(5)]
     total = args.epochs * steps_per_epoch
     # losses.csv stays locked while we train; the bar says how to resume after a stop

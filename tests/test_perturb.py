@@ -402,6 +402,13 @@ def test_a_z_of_one_entry(draw):
     check_table(read(".", "line.csv"), G, zs, is_walk=True)
 
 
+def test_a_walk_from_z_to_the_same_z_stays_there():
+    for seed in range(50):  # rounding may make their cosine larger than 1
+        z = torch.randn(100, generator=torch.manual_seed(seed))
+        for _, reached in perturb.walk(z, z.clone(), steps=3):
+            assert torch.allclose(reached, z, rtol=1e-3, atol=1e-3)
+
+
 def test_one_sample_has_no_diversity(draw):
     G = untrained("here")
     z = noise(samples=1)
@@ -555,6 +562,10 @@ MISTAKES = {
     "--scale 2 --live": "not allowed",
     "--scale 2 --positions 5": "leave --positions",
     "--scale 2 --add": "leave --positions",
+    "--live --values 3": "--live has sliders",
+    "--live --add": "--live has sliders",
+    "--live --out figure.png": "--live has sliders",
+    "--live --seed 1 2": "--live has sliders",
     f"--scale {TOO_MANY}": "501 rows of 8 do not fit into a figure",
     f"--scale {TOO_LARGE} --samples 64": "126 rows of 64 do not fit into a figure",
     "--ckpt nothing.pt": "no file nothing.pt. Known generators: runs/here/g.pt, ",
@@ -574,7 +585,8 @@ NAMES = [line[:40] for line in MISTAKES]
 
 
 @pytest.mark.parametrize("line", MISTAKES, ids=NAMES)
-def test_a_mistake_ends_in_a_message(refused, line):
+def test_a_mistake_ends_in_a_message(refused, monkeypatch, line):
+    monkeypatch.setattr(perturb, "show_live", None)  # no window waits for a hand
     untrained("runs/here")
     for name in ("taken.png", "table.csv", "seeds-seed2.png"):
         Path("runs", name).touch()
