@@ -5,7 +5,7 @@
     python benchmarks/claims.py --only D E3        # the claims of report D, and one of E's
     python benchmarks/claims.py --epochs 5         # trains no further than that, for a start
     python benchmarks/claims.py --measure          # trains nothing: measures what is there
-    python benchmarks/claims.py --table A          # report A's verdicts, as Markdown
+    python benchmarks/claims.py --table --only A   # report A's verdicts, as Markdown
     python benchmarks/claims.py --figures          # draws the reports' figures into docs
     python benchmarks/claims.py --dry-run          # tries it all, with trainings of two steps
 
@@ -70,18 +70,21 @@ FOLDER = Path("runs", "claims")
 
 
 # ---- what is trained
+EIGHT = tuple(range(8))
 # fmt: off
+# name: Training(command, epochs at which it is looked at, seconds of an epoch on one core, seeds);
+# without seeds: 0, 1 and 2
 TRAININGS = {
     # reports A, B and C
-    "basic": Training("gan_mlp.py --report", (3, 10), 5, tuple(range(8))),
+    "basic": Training("gan_mlp.py --report", (3, 10), 5, EIGHT),
     "basic-noise-0.3": Training(
-        "benchmarks/edits.py basic-noise-0.3 --report", (3,), 5, tuple(range(8))),
+        "benchmarks/edits.py basic-noise-0.3 --report", (3,), 5, EIGHT),
     "basic-noise-3": Training(
-        "benchmarks/edits.py basic-noise-3 --report", (3,), 5, tuple(range(8))),
+        "benchmarks/edits.py basic-noise-3 --report", (3,), 5, EIGHT),
     "conv7": Training("gan_cnn.py --arch conv7 --report", (3,), 120),
     "tiny": Training(
-        "gan_cnn.py --arch tiny --report", (10, 20), 37, tuple(range(8))),
-    # the source's optimizer is a guess for this network, so another one, too
+        "gan_cnn.py --arch tiny --report", (10, 20), 37, EIGHT),
+    # that its optimizer is the notebook's is only likely, so Adam, too
     "tiny-adam": Training(
         "gan_cnn.py --arch tiny --report --optimizer adam --lr 2e-4", (10, 20), 37),
     "conv4": Training("gan_cnn.py --arch conv4 --report --bf16", (5, 20), 141),
@@ -122,11 +125,6 @@ TRAININGS = {
 
 
 # ---- what is claimed, how it is measured, and when it holds
-# "basic@3" is the training called basic after 3 epochs, "deep<=50" after 50 or, before it is there,
-# at the last look. "deep upsample" are two trainings at the same age, the last look of both.
-#
-# What counts as none: 0.01 of a loss, 1 of 255 grey levels, 5 % of any other number, unless a
-# condition says otherwise. Grain and sharpness are shares of that of real images.
 def multiply_adds():
     """For one image, of both networks, in millions: as speed.py --count."""
     numbers = {}
@@ -136,6 +134,14 @@ def multiply_adds():
     return numbers
 
 
+# A Part is a label, the trainings, what is measured of them, and a condition.
+#
+# "basic@3" is the training called basic, after 3 epochs. Without @, it is judged at the look that
+# most of its seeds have reached; if several looks have as many seeds, at the last. "deep<=50" is
+# not looked at beyond 50 epochs. "deep upsample" are two trainings at the same age.
+#
+# A difference must be larger than 0.01 of a loss, 1 grey level, or 5 % of any other number, unless
+# a label says how large. Grain, sharpness and outlines are shares of those of real images.
 A = [
     Claim(
         "A1",
@@ -305,7 +311,7 @@ A = [
                 "million multiply-adds of separable < 0.5 * million multiply-adds of conv4",
             ),
             Part(
-                "time for an epoch on one core, at most half",
+                "time for an epoch, at most half",
                 "conv4-1@1 separable@1",
                 seconds,
                 "seconds for an epoch of separable < 0.5 * seconds for an epoch of conv4-1",
@@ -451,13 +457,13 @@ B = [
                 "darker by 1 grey level",
                 "basic@3",
                 bright(0.3),
-                "with 0.3 < unchanged - 1",
+                "brightness(0.3) < brightness(unchanged) - 1",
             ),
             Part(
                 "the share of nearly black images grows by 0.01",
                 "basic@3",
                 nearly_black(0.3),
-                "with 0.3 > unchanged + 0.01",
+                "nearly black(0.3) > nearly black(unchanged) + 0.01",
             ),
         ],
     ),
@@ -469,13 +475,13 @@ B = [
                 "darker by 1 grey level",
                 "basic@3",
                 bright(10),
-                "with 10 < unchanged - 1",
+                "brightness(10) < brightness(unchanged) - 1",
             ),
             Part(
                 "the share of nearly black images grows by 0.01",
                 "basic@3",
                 nearly_black(10),
-                "with 10 > unchanged + 0.01",
+                "nearly black(10) > nearly black(unchanged) + 0.01",
             ),
         ],
     ),
@@ -487,31 +493,33 @@ B = [
                 "with 5 brighter than with 0.3 and with 10",
                 "basic@3",
                 bright(0.3, 5, 10),
-                "with 5 > with 0.3 + 1 and with 5 > with 10 + 1",
+                "brightness(5) > brightness(0.3) + 1 and "
+                "brightness(5) > brightness(10) + 1",
             ),
             Part(
                 "with 5 better, by FD, than with 0.3 and with 10",
                 "basic@3",
                 values_compared(0.3, 5, 10),
-                "FD with 5 < 0.95 * FD with 0.3 and FD with 5 < 0.95 * FD with 10",
+                "FD(5) < 0.95 * FD(0.3) and FD(5) < 0.95 * FD(10)",
             ),
             Part(
                 "with 1 brighter than with 0.3 and with 10",
                 "basic@3",
                 bright(0.3, 1, 10),
-                "with 1 > with 0.3 + 1 and with 1 > with 10 + 1",
+                "brightness(1) > brightness(0.3) + 1 and "
+                "brightness(1) > brightness(10) + 1",
             ),
             Part(
                 "with 1 better, by FD, than with 0.3 and with 10",
                 "basic@3",
                 values_compared(0.3, 1, 10),
-                "FD with 1 < 0.95 * FD with 0.3 and FD with 1 < 0.95 * FD with 10",
+                "FD(1) < 0.95 * FD(0.3) and FD(1) < 0.95 * FD(10)",
             ),
         ],
     ),
 ]
 
-BRIGHTER = "with 5 > with -1 + 1 and with 10 > with 5 + 1"
+BRIGHTER = "brightness(5) > brightness(-1) + 1 and brightness(10) > brightness(5) + 1"
 
 C = [
     Claim(
@@ -567,7 +575,7 @@ C = [
                 "FD, later < 0.95 * FD, earlier",
             ),
             Part(
-                "they pass for real: D says nearly the same, within 0.1, of both",
+                "they pass for real: D(x) is above D(G(z)) by less than 0.1",
                 "basic@10",
                 losses("D(x)", "D(G(z))", epochs=(10,)),
                 "D(x) in epoch 10 < D(G(z)) in epoch 10 + 0.1",
@@ -595,7 +603,7 @@ C = [
         [
             Part("brighter", "basic@3", bright_at(20), BRIGHTER),
             Part(
-                "0.9 or more stay of their kind",
+                "more than 0.9 stay of their kind",
                 "basic@3",
                 stays(10, 20),
                 "stay of their kind with 10 > 0.9",
@@ -608,7 +616,7 @@ C = [
         [
             Part("brighter", "basic@3", bright_at(40), BRIGHTER),
             Part(
-                "0.9 or more stay of their kind",
+                "more than 0.9 stay of their kind",
                 "basic@3",
                 stays(10, 40),
                 "stay of their kind with 10 > 0.9",
@@ -624,10 +632,11 @@ C = [
                 "not clearly: 10 is brighter than -1, but by less than 25 grey levels",
                 "basic@3",
                 bright_at(60),
-                "with 10 > with -1 + 1 and with 10 < with -1 + 25",
+                "brightness(10) > brightness(-1) + 1 and "
+                "brightness(10) < brightness(-1) + 25",
             ),
             Part(
-                "0.9 or more stay of their kind",
+                "more than 0.9 stay of their kind",
                 "basic@3",
                 stays(10, 60),
                 "stay of their kind with 10 > 0.9",
@@ -643,7 +652,7 @@ C = [
                 "the middle becomes brighter by 25 grey levels",
                 "basic@3",
                 middle_at(80),
-                "middle with 10 > middle with -1 + 25",
+                "middle(10) > middle(-1) + 25",
             ),
         ],
     ),
@@ -670,7 +679,7 @@ C = [
                 "brightness between values > brightness between positions",
             ),
             Part(
-                "nothing else: with 10, 0.9 or more stay of their kind",
+                "nothing else: with 10, more than 0.9 stay of their kind",
                 "basic@3",
                 stays(10),
                 "stay of their kind with 10 > 0.9",
@@ -891,7 +900,7 @@ D = [
                 "grain > 1.25",
             ),
             Part(
-                "modes: 9 of 10 kinds",
+                "modes: more than 9 of 10 kinds",
                 "deep",
                 images("classes"),
                 "classes > 9",
@@ -934,7 +943,7 @@ D = [
                 "strongest entry > 2 * weakest entry",
             ),
             Part(
-                "they change one property: with 5, 0.9 or more stay of their kind",
+                "they change one property: with 5, more than 0.9 stay of their kind",
                 "deep",
                 stays(5),
                 "stay of their kind with 5 > 0.9",
@@ -1090,13 +1099,13 @@ D = [
         "DCGAN: a change of single entries keeps class and outline",
         [
             Part(
-                "with 5, 0.9 or more stay of their kind",
+                "with 5, more than 0.9 stay of their kind",
                 "upsample",
                 stays(5),
                 "stay of their kind with 5 > 0.9",
             ),
             Part(
-                "with 2, 0.9 or more stay of their kind",
+                "with 2, more than 0.9 stay of their kind",
                 "upsample",
                 stays(2),
                 "stay of their kind with 2 > 0.9",
@@ -1190,7 +1199,7 @@ D = [
         "GAN, 2.2: D and G come to a balance (对抗关系逐步达到平衡)",
         [
             Part(
-                "D says nearly the same, within 0.1, of real and generated images",
+                "D(x) is above D(G(z)) by less than 0.1",
                 "deep",
                 losses("D(x)", "D(G(z))", epochs=("last",)),
                 "D(x) in the last epoch < D(G(z)) in the last epoch + 0.1",
@@ -1427,7 +1436,7 @@ E = [
                 "classes < 5",
             ),
             Part(
-                "with it, 5 kinds or more",
+                "with it, more than 5 kinds",
                 "transpose",
                 images("classes"),
                 "classes > 5",
@@ -1546,7 +1555,7 @@ E = [
         [
             Part(
                 "with 2e-5, smaller jumps of the distance from step to step, against its mean, "
-                "after as long a way: 12 epochs for 5",
+                "after as much learning, rate times epochs: 12 epochs, not 5",
                 "wgan@5 wgan-2e-5@12",
                 jumps,
                 "jump of wgan-2e-5 < 0.95 * jump of wgan",
@@ -1674,34 +1683,31 @@ def parse_args():
     )
     add("--device", default="auto", help="as of the scripts")
     add("--data-dir", type=Path, help="as of the scripts")
-    add("--list", action="store_true", help="what is trained, what is done")
-    add("--measure", action="store_true", help="train nothing, measure what is there")
-    add(
-        "--table", nargs="*", metavar="REPORT", help="print the verdicts, train nothing"
+    either = parser.add_mutually_exclusive_group().add_argument
+    either("--list", action="store_true", help="what is trained, what is done")
+    either(
+        "--measure", action="store_true", help="train nothing, measure what is there"
     )
-    add(
+    either("--table", action="store_true", help="print the verdicts, train nothing")
+    either(
         "--figures",
         action="store_true",
         help="draw the reports' figures, train nothing",
     )
-    add("--dry-run", action="store_true", help="try it all with two steps each")
+    either("--dry-run", action="store_true", help="try it all with two steps each")
     args = parser.parse_args()
     args.trainings = TRAININGS
     args.root = FOLDER
     args.results = RESULTS
-    if args.table:
-        args.only = args.table
     return args
 
 
 def main():
     args = parse_args()
     claims = choose_claims(args.only)
-    if args.table is not None:
-        print(
-            *evidence.table(claims, evidence.read_results(args.results), args.seeds),
-            sep="\n",
-        )
+    if args.table:
+        results = evidence.read_results(args.results)
+        print(*evidence.table(claims, results, args.seeds), sep="\n")
         return
     if args.figures:
         figures.draw_all(args.root)

@@ -8,7 +8,7 @@ to 255, and drawn from z that are the same for all generators.
 import json
 import re
 import sys
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ import edits
 import quality
 
 import common
+import dcgan
 import perturb
 
 NEARLY_BLACK = 13  # the mean grey of an image; of the real ones, 1 of 500 is below
-TROUSERS = 1  # their number in Fashion-MNIST
+TROUSERS = 1  # their class in Fashion-MNIST
 
 
 # ---- a training, and what is kept of it
@@ -36,12 +37,12 @@ class Run:
         self.path = self.folder / f"g-{epoch:03d}.pt"
         self.notes = self.path.with_suffix(".json")  # what was measured of it before
 
-    def remember(self, name, compute, *given, needs=None):
+    def remember(self, name, compute, needs=None):
         """Measure once: what takes long is kept in a file beside the generator. Measure again if
         what was kept lacks a number that is needed."""
         known = self.read_notes()
         if name not in known or (needs and needs not in known[name]):
-            known[name] = compute(*given)
+            known[name] = compute()
             common.write(self.notes, json.dumps(known, indent=1).encode())
         return known[name]
 
@@ -84,13 +85,18 @@ class Run:
         return common.load(self.folder / f"ckpt-{self.epoch:03d}.pt")
 
     def new_networks(self):
-        """G and D with their first weights."""
+        """G and D with their first weights: G as in training, D without Dropout."""
         make_G, make_D = edits.networks(self.saved["script"], self.saved["arch"])
         torch.manual_seed(10_000 * self.saved["args"]["seed"])
-        return make_G(self.saved["z_dim"]), make_D().eval()
+        G = make_G(self.saved["z_dim"])
+        D = make_D()
+        if self.saved["args"].get("init") == "dcgan":
+            G.apply(dcgan.init_weights)
+            D.apply(dcgan.init_weights)
+        return G, D.eval()
 
     def networks(self):
-        """G and D as they were in training."""
+        """The same with the weights that were trained, and not with an average of them."""
         G, D = self.new_networks()
         G.load_state_dict(self.saved["G"])
         D.load_state_dict(self.saved["D"])
@@ -101,7 +107,7 @@ class Run:
         return self.draw(quality.noise(100, self.judge.count))
 
     @cached_property
-    def features(self):
+    def features_and_classes(self):
         """The features of the images, and the classes that are seen in them."""
         return quality.describe(self.judge.net, self.images)
 
@@ -109,12 +115,13 @@ class Run:
         """One of the numbers of the images; those of one function are measured together."""
         for measure, names in IMAGE_NUMBERS.items():
             if name in names:
-                return self.remember(measure.__name__, measure, self, needs=name)[name]
+                compute = partial(measure, self)
+                return self.remember(measure.__name__, compute, needs=name)[name]
         raise KeyError(name)
 
 
 class Judge:
-    """Knows the real images, and compares others with them as quality.py does."""
+    """The real images and the classifier, with which the images of a run are compared."""
 
     def __init__(self, net, real, training, count=quality.COUNT):
         self.net = net
@@ -142,7 +149,7 @@ class Judge:
 def features(run):
     """FD, kinds, and how far an image is from the one that is most like it, a share of that of
     real images."""
-    found, classes = run.features
+    found, classes = run.features_and_classes
     real = run.judge.features
     return {
         "FD": quality.frechet(found, real),
@@ -152,7 +159,7 @@ def features(run):
 
 
 def neighbours(run):
-    found, _ = run.features
+    found, _ = run.features_and_classes
     real = run.judge.features
     return {
         "precision": quality.coverage(found, real),
@@ -182,7 +189,7 @@ def pixels(run):
 
 IMAGE_NUMBERS = {
     features: ("FD", "classes", "distance"),
-    neighbours: ("precision", "recall"),  # slow
+    neighbours: ("precision", "recall"),  # apart from features: it takes minutes
     pixels: (
         "brightness",
         "saturated",
@@ -207,19 +214,19 @@ def nearest(features):
 def diversity(images):
     """How far two images of different z lie apart: grey levels of a pixel."""
     first, second = images.chunk(2)
-    return grey(first - second[: len(first)]).item()
+    return grey(first - second)
 
 
 def grey(difference):
     """A difference of images in [-1, 1] as grey levels, the mean over all pixels."""
-    return difference.abs().mean() * 127.5
+    return (difference.abs().mean() * 127.5).item()
 
 
 def brightness(images):
     return ((images.mean() + 1) * 127.5).item()
 
 
-def of(name, runs, run):
+def label(name, runs, run):
     """The name of a number; if it is measured of several runs, with the run's. Two of one training
     are its earlier and its later state."""
     if len(runs) == 1:
@@ -232,24 +239,15 @@ def of(name, runs, run):
 # ---- measures of losses
 def losses(*names, epochs):
     """The mean of a column of losses.csv in some epochs; "last" is the last one."""
-
-    def measure(*runs):
-        numbers = {}
-        for run in runs:
-            for name in names:
-                for epoch in epochs:
-                    at = run.epoch if epoch == "last" else epoch
-                    when = "the last epoch" if epoch == "last" else f"epoch {epoch}"
-                    key = of(f"{name} in {when}", runs, run)
-                    numbers[key] = run.column(name, at).mean()
-        return numbers
-
-    return measure
+    return in_epochs(names, epochs, "", np.mean)
 
 
 def swing(*names, epochs):
     """How far a column swings from step to step: its deviation within an epoch."""
+    return in_epochs(names, epochs, "swing of ", np.std)
 
+
+def in_epochs(names, epochs, prefix, statistic):
     def measure(*runs):
         numbers = {}
         for run in runs:
@@ -257,8 +255,8 @@ def swing(*names, epochs):
                 for epoch in epochs:
                     at = run.epoch if epoch == "last" else epoch
                     when = "the last epoch" if epoch == "last" else f"epoch {epoch}"
-                    key = of(f"swing of {name} in {when}", runs, run)
-                    numbers[key] = run.column(name, at).std()
+                    key = label(f"{prefix}{name} in {when}", runs, run)
+                    numbers[key] = statistic(run.column(name, at))
         return numbers
 
     return measure
@@ -276,7 +274,7 @@ def thirds(name):
 
 
 def falls(name):
-    """In how many of the later epochs the mean is lower than in the one before."""
+    """In how many of all epochs but the first the mean is lower than in the one before."""
 
     def measure(run):
         steps = np.diff(run.means(name))
@@ -322,7 +320,7 @@ def jumps(*runs):
     for run in runs:
         distance = run.column("distance", run.epoch)
         jump = np.abs(np.diff(distance)).mean() / np.abs(distance).mean()
-        numbers[of("jump", runs, run)] = jump
+        numbers[label("jump", runs, run)] = jump
     return numbers
 
 
@@ -332,7 +330,7 @@ def seconds(*runs):
     for run in runs:
         log = run.folder.with_name(f"{run.folder.name}.log").read_text()
         took = re.findall(r"^epoch .* ([\d.]+) s$", log, flags=re.MULTILINE)
-        numbers[of("seconds for an epoch", runs, run)] = min(map(float, took))
+        numbers[label("seconds for an epoch", runs, run)] = min(map(float, took))
     return numbers
 
 
@@ -341,7 +339,9 @@ def images(*names):
     """What is measured of the images of a generator: see IMAGE_NUMBERS."""
 
     def measure(*runs):
-        return {of(name, runs, run): run.number(name) for run in runs for name in names}
+        return {
+            label(name, runs, run): run.number(name) for run in runs for name in names
+        }
 
     return measure
 
@@ -354,7 +354,7 @@ def stretched(*runs):
         with torch.inference_mode():
             eight = run.G(z)  # as it is: tiny's G has no tanh, and can go above 1
         eight = (eight - eight.min()) / (eight.max() - eight.min())
-        numbers[of("brightness", runs, run)] = 255 * eight.mean().item()
+        numbers[label("brightness", runs, run)] = 255 * eight.mean().item()
     return numbers
 
 
@@ -369,7 +369,7 @@ def changed(z, position, value):
     return z
 
 
-def entries(run, value):
+def effect_of_entries(run, value):
     """For each position: brightness, and change against the unchanged images."""
 
     def compute():
@@ -379,19 +379,19 @@ def entries(run, value):
         for position in POSITIONS:
             after = run.draw(changed(z, position, value))
             found["brightness"].append(brightness(after))
-            found["change"].append(grey(after - before).item())
+            found["change"].append(grey(after - before))
         return found | {"unchanged": brightness(before)}
 
     return run.remember(f"entries set to {value}", compute)
 
 
 def change(value, over):
-    """By how many grey levels a pixel changes; over: min, max or mean of five positions."""
+    """By how many grey levels a pixel changes; over: max or mean of five positions."""
 
     def measure(*runs):
         name = f"change with {value}"
         return {
-            of(name, runs, run): float(over(entries(run, value)["change"]))
+            label(name, runs, run): float(over(effect_of_entries(run, value)["change"]))
             for run in runs
         }
 
@@ -402,9 +402,11 @@ def bright(*values):
     """The mean brightness with an entry set to each of the values, and unchanged."""
 
     def measure(run):
-        numbers = {"unchanged": entries(run, values[0])["unchanged"]}
+        before = effect_of_entries(run, values[0])["unchanged"]
+        numbers = {"brightness(unchanged)": before}
         for value in values:
-            numbers[f"with {value}"] = np.mean(entries(run, value)["brightness"])
+            found = effect_of_entries(run, value)["brightness"]
+            numbers[f"brightness({value})"] = np.mean(found)
         return numbers
 
     return measure
@@ -416,7 +418,7 @@ def bright_at(position):
     def measure(run):
         index = POSITIONS.index(position)
         return {
-            f"with {value}": entries(run, value)["brightness"][index]
+            f"brightness({value})": effect_of_entries(run, value)["brightness"][index]
             for value in (-1, 5, 10)
         }
 
@@ -429,7 +431,7 @@ def loop(run):
     z = torch.randn(8, 100, generator=torch.manual_seed(23231))
     for value in (-1, 5, 10):
         z[:, POSITIONS] = value
-        numbers[f"with {value}"] = brightness(run.draw(z))
+        numbers[f"brightness({value})"] = brightness(run.draw(z))
     return numbers
 
 
@@ -441,7 +443,7 @@ def middle_at(position):
         numbers = {}
         for value in (-1, 10):
             pictures = run.draw(changed(z, position, value))
-            numbers[f"middle with {value}"] = brightness(pictures[:, :, 9:19, 11:17])
+            numbers[f"middle({value})"] = brightness(pictures[:, :, 9:19, 11:17])
         return numbers
 
     return measure
@@ -449,7 +451,8 @@ def middle_at(position):
 
 def kept(run, value, positions):
     """The share of images that stay of their kind, the mean over some positions."""
-    count = min(300 if len(positions) == 1 else 1000, run.judge.count)
+    wanted = 300 if len(positions) == 1 else 1000  # one position at a time is slow
+    count = min(wanted, run.judge.count)
 
     def compute():
         net = run.judge.net
@@ -464,14 +467,16 @@ def stays(value, position=None):
     def measure(*runs):
         positions = POSITIONS if position is None else [position]
         name = f"stay of their kind with {value}"
-        return {of(name, runs, run): kept(run, value, positions) for run in runs}
+        return {label(name, runs, run): kept(run, value, positions) for run in runs}
 
     return measure
 
 
 def position_or_value(run):
     """How far kind and brightness differ between positions, and between values."""
-    bright = np.array([entries(run, value)["brightness"] for value in (-1, 5, 10)])
+    bright = np.array(
+        [effect_of_entries(run, value)["brightness"] for value in (-1, 5, 10)]
+    )
     kinds = [
         [kept(run, value, [position]) for position in POSITIONS]
         for value in (-1, 5, 10)
@@ -489,23 +494,20 @@ def position_or_value(run):
     }
 
 
-def nearly_black(*values):
+def nearly_black(value):
     """The share of images that are nearly black: unchanged, and with an entry set."""
 
-    def compute(run, value):
-        z = quality.noise(100, COUNT)
-        dark = []
-        for position in POSITIONS:
-            pictures = run.draw(z if value is None else changed(z, position, value))
-            greys = (pictures.mean((1, 2, 3)) + 1) * 127.5
-            dark.append((greys < NEARLY_BLACK).float().mean().item())
-        return float(np.mean(dark))
+    def share(pictures):
+        greys = (pictures.mean((1, 2, 3)) + 1) * 127.5
+        return (greys < NEARLY_BLACK).float().mean().item()
 
     def measure(run):
-        numbers = {"unchanged": compute(run, None)}
-        for value in values:
-            numbers[f"with {value}"] = compute(run, value)
-        return numbers
+        z = quality.noise(100, COUNT)
+        after = [share(run.draw(changed(z, n, value))) for n in POSITIONS]
+        return {
+            "nearly black(unchanged)": share(run.draw(z)),
+            f"nearly black({value})": np.mean(after),
+        }
 
     return measure
 
@@ -513,7 +515,7 @@ def nearly_black(*values):
 def trousers(value):
     """Of the images that are trousers, the share that stays so with an entry set."""
 
-    def compute(run):
+    def share_that_stays(run):
         z = quality.noise(100, min(1000, run.judge.count))
         net = run.judge.net
         _, classes = quality.describe(net, run.draw(z))
@@ -527,16 +529,17 @@ def trousers(value):
         return float(np.mean(stay))
 
     def measure(run):
-        share = run.remember(f"trousers with {value}", compute, run)
+        share = run.remember(f"trousers with {value}", partial(share_that_stays, run))
         return {f"stay trousers with {value}": share}
 
     return measure
 
 
 def values_compared(*values):
-    """FD of the images with an entry set to each of the values."""
+    """FD of the images with an entry set to each of the values. Each of five positions has a fifth
+    of the images."""
 
-    def compute(run, value):
+    def distance(run, value):
         z = quality.noise(100, run.judge.count)
         pictures = []
         for part, position in zip(z.chunk(len(POSITIONS)), POSITIONS):
@@ -547,8 +550,9 @@ def values_compared(*values):
     def measure(run):
         numbers = {}
         for value in values:
-            found = run.remember(f"FD with {value}", compute, run, value)
-            numbers[f"FD with {value}"] = found
+            name = f"FD with {value}"
+            found = run.remember(name, partial(distance, run, value))
+            numbers[f"FD({value})"] = found
         return numbers
 
     return measure
@@ -567,7 +571,10 @@ def largest_step(*runs):
         return float(np.mean(ratios))
 
     name = "largest step"
-    return {of(name, runs, run): run.remember(name, compute, run) for run in runs}
+    numbers = {}
+    for run in runs:
+        numbers[label(name, runs, run)] = run.remember(name, partial(compute, run))
+    return numbers
 
 
 def walk(*runs):
@@ -586,7 +593,10 @@ def walk(*runs):
         return unevenness(pictures)
 
     name = "largest step between two z"
-    return {of(name, runs, run): run.remember(name, compute, run) for run in runs}
+    numbers = {}
+    for run in runs:
+        numbers[label(name, runs, run)] = run.remember(name, partial(compute, run))
+    return numbers
 
 
 def unevenness(pictures):
@@ -601,7 +611,7 @@ def strength(run):
     def compute():
         z = quality.noise(100, COUNT // 4)
         before = run.draw(z)
-        moved = [grey(run.draw(changed(z, n, 5)) - before).item() for n in range(100)]
+        moved = [grey(run.draw(changed(z, n, 5)) - before) for n in range(100)]
         return {"strongest entry": max(moved), "weakest entry": min(moved)}
 
     return run.remember("strength", compute)
@@ -630,7 +640,7 @@ def scaled(factor, *names):
         return found | {f"{name} with {factor}": each for name, each in other.items()}
 
     def measure(run):
-        found = run.remember(f"z times {factor}", compute, run)
+        found = run.remember(f"z times {factor}", partial(compute, run))
         wanted = [f"{name} with {value}" for name in names for value in (1, factor)]
         return {name: found[name] for name in wanted}
 
@@ -639,15 +649,16 @@ def scaled(factor, *names):
 
 # ---- measures of D, and of what it teaches G
 def scores(*names):
-    """What D says of the training images, of test images, and of generated ones: see below. The
-    part of its lead on the training images that it also has on those that it never saw."""
+    """How D tells images apart. Its lead: the mean score of training images, less that of generated
+    ones. "kept of the lead": the same of test images, which D never saw, as a share. "ranked right":
+    of all pairs of a test image and a generated one, in how many the test image has the higher score."""
 
     def measure(*runs):
         numbers = {}
         for run in runs:
-            found = run.remember("judged by D", judged_by_D, run)
+            found = run.remember("judged by D", partial(judged_by_D, run))
             for name in names:
-                numbers[of(name, runs, run)] = found[name]
+                numbers[label(name, runs, run)] = found[name]
         return numbers
 
     return measure
@@ -683,15 +694,18 @@ def gradient(*runs):
 
     def compute(run):
         return {
-            "gradient at first": slope(*run.new_networks(), minus_log),
-            "gradient now": slope(*run.networks(), minus_log),
-            "gradient of the saturating loss": slope(*run.networks(), saturating),
+            "gradient at first": gradient_norm(*run.new_networks(), minus_log),
+            "gradient now": gradient_norm(*run.networks(), minus_log),
+            "gradient of the saturating loss": gradient_norm(
+                *run.networks(), saturating
+            ),
         }
 
     numbers = {}
     for run in runs:
-        for name, number in run.remember("gradient", compute, run).items():
-            numbers[of(name, runs, run)] = number
+        found = run.remember("gradient", partial(compute, run))
+        for name, number in found.items():
+            numbers[label(name, runs, run)] = number
     return numbers
 
 
@@ -703,7 +717,7 @@ def saturating(verdict):
     return torch.log(1 - verdict + 1e-12).mean()
 
 
-def slope(G, D, loss):
+def gradient_norm(G, D, loss):
     found = loss(D(G(quality.noise(100, 1000))))
     weights = list(G.parameters())
     slopes = torch.autograd.grad(found, weights)

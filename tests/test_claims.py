@@ -53,12 +53,12 @@ def test_verdict(yes, no, said):
 
 
 def test_a_condition_is_met():
-    numbers = {"FD of a": 10.0, "FD of b": 20.0, "with -1": 5.0, "D(G(z))": 0.1}
+    numbers = {"FD of a": 10.0, "FD of b": 20.0, "brightness(-1)": 5.0, "D(G(z))": 0.1}
     met = [
         "FD of a < FD of b",
         "FD of a < 0.51 * FD of b",
         "FD of a < FD of b - 9",
-        "FD of a > with -1 + 4",
+        "FD of a > brightness(-1) + 4",
         "D(G(z)) < 0.2 and FD of b > 19",
         "D(G(z)) > -1",
     ]
@@ -66,7 +66,7 @@ def test_a_condition_is_met():
         "FD of a > FD of b",
         "FD of a < 0.5 * FD of b",
         "FD of a < FD of b - 10",
-        "FD of a > with -1 + 5",
+        "FD of a > brightness(-1) + 5",
         "D(G(z)) < 0.2 and FD of b > 20",
     ]
     assert all(evidence.is_met(condition, numbers) for condition in met)
@@ -329,23 +329,23 @@ def test_how_far_images_lie_apart():
 
 def test_single_entries(run):
     # Only z[0] does anything: set to 10 it paints 0.5, before about 0, a mean change of 0.5.
-    changes = {
-        over: measures.change(10, over)(run)["change with 10"] for over in (min, max)
-    }
-    assert changes[min] == 0 and changes[max] == pytest.approx(127.5 / 2, abs=1)
+    strongest = measures.change(10, over=max)(run)["change with 10"]
+    mean = measures.change(10, over=np.mean)(run)["change with 10"]
+    assert strongest == pytest.approx(127.5 / 2, abs=1)
+    assert mean == pytest.approx(strongest / 5)
     found = measures.bright_at(0)(run)
-    assert [found[f"with {value}"] for value in (-1, 5, 10)] == pytest.approx(
+    assert [found[f"brightness({value})"] for value in (-1, 5, 10)] == pytest.approx(
         [121.125, 159.375, 191.25]
     )
     assert measures.loop(run) == pytest.approx(found)
     found = measures.bright(10)(run)  # one position of five
-    before = found["unchanged"]
-    assert found["with 10"] == pytest.approx(before + (191.25 - before) / 5)
+    before = found["brightness(unchanged)"]
+    assert found["brightness(10)"] == pytest.approx(before + (191.25 - before) / 5)
     found = measures.middle_at(0)(run)
-    assert found["middle with 10"] == pytest.approx(191.25)
+    assert found["middle(10)"] == pytest.approx(191.25)
     assert measures.nearly_black(-20)(run) == {
-        "unchanged": 0,
-        "with -20": pytest.approx(0.2),
+        "nearly black(unchanged)": 0,
+        "nearly black(-20)": pytest.approx(0.2),
     }
     assert measures.strength(run)["weakest entry"] == 0
 
@@ -432,8 +432,12 @@ def test_gradients_of_the_two_losses():
 
     # D says what it sees, 0.01: the slope of -log is 1 / 0.01, of log(1 - x) it is 1 / 0.99.
     identity = nn.Identity()
-    assert measures.slope(G(), identity, measures.minus_log) == pytest.approx(100)
-    assert measures.slope(G(), identity, measures.saturating) == pytest.approx(1 / 0.99)
+    assert measures.gradient_norm(G(), identity, measures.minus_log) == pytest.approx(
+        100
+    )
+    assert measures.gradient_norm(G(), identity, measures.saturating) == pytest.approx(
+        1 / 0.99
+    )
 
 
 # ---- edits
