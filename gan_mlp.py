@@ -222,7 +222,7 @@ EPS = 1e-12  # keeps a logarithm from being infinite
 def slope_penalty(D, real):
     """R1 (Mescheder et al., 2018): half the squared slope of D's logit at real images.
 
-    It keeps D from being so sure of every image that G learns nothing from it.
+    It keeps D from being so sure of every image that it teaches G badly.
     """
     real = real.detach().requires_grad_()
     # logit() undoes the Sigmoid. clamp keeps it finite; beyond it the slope is 0.
@@ -453,7 +453,7 @@ def main():
             began = time.monotonic()
             bar.write(f"epoch {epoch}/{args.epochs}  {text}  {seconds:.2f} s")
             if means["D(x)"] > 0.99 and means["D(G(z))"] < 0.01:
-                bar.write("D is never wrong, so G learns nothing: try a smaller --lr")
+                bar.write("D is never wrong: it teaches G badly. Try a smaller --lr")
             if writer:
                 first_step = steps_done - steps_per_epoch + 1
                 for name, values in zip(LOSSES, losses.T.tolist()):
