@@ -218,43 +218,66 @@ def test_packed_images_and_labels_are_read(tmp_path):
     assert classes.tolist() == [7]
 
 
-def test_a_training_is_looked_at_in_stages(tmp_path, monkeypatch):
-    """It goes on from stage to stage, keeps each g.pt, and is not done again."""
+def test_the_epochs_at_which_a_training_is_looked_at():
     assert quality.stages(20) == [1, 2, 5, 10, 20]
     assert quality.stages(7) == [1, 2, 5, 7]
+
+
+FOLDER = Path("runs", "quality", "wgan-gp-10-seed3")
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """The commands that quality.py types; a stand-in for wgan.py counts its epochs."""
     monkeypatch.chdir(tmp_path)
-    folder = Path("runs", "quality", "wgan-gp-10-seed3")
     commands = []
 
     def call(command, stdout):
         words = [str(word) for word in command]
         epoch = int(words[words.index("--epochs") + 1])
         commands.append(words)
-        folder.mkdir(exist_ok=True)
-        (folder / "g.pt").write_text(f"epoch {epoch}")
+        FOLDER.mkdir(exist_ok=True)
+        (FOLDER / "g.pt").write_text(f"epoch {epoch}")
         state = {"script": "wgan", "arch": "", "z_dim": 1, "args": {}, "epoch": epoch}
-        common.save(folder / "ckpt.pt", state)
+        common.save(FOLDER / "ckpt.pt", state)
         return 0
 
     monkeypatch.setattr(quality.subprocess, "call", call)
+    return commands
+
+
+def train_two_epochs():
     args = SimpleNamespace(epochs=2, device="cpu", data_dir=None)
     quality.train("wgan --gp 10", seed=3, args=args)
+
+
+def test_a_training_goes_on_from_look_to_look_and_keeps_each_generator(commands):
+    train_two_epochs()
     first, second = commands
     assert first[1] == str(HERE / "wgan.py")
     assert "--gp 10 --dataset fashion-mnist --seed 3" in " ".join(first)
-    assert first[-2:] == ["--out", str(folder)]
-    assert second[-2:] == ["--resume", str(folder)]
-    assert (folder / "g-001.pt").read_text() == "epoch 1"
-    assert (folder / "g-002.pt").read_text() == "epoch 2"
+    assert first[-2:] == ["--out", str(FOLDER)]
+    assert second[-2:] == ["--resume", str(FOLDER)]
+    assert (FOLDER / "g-001.pt").read_text() == "epoch 1"
+    assert (FOLDER / "g-002.pt").read_text() == "epoch 2"
 
-    quality.train("wgan --gp 10", seed=3, args=args)
+
+def test_a_finished_training_is_not_done_again(commands):
+    train_two_epochs()
+    train_two_epochs()
     assert len(commands) == 2
-    # It was stopped before it kept a copy.
-    (folder / "g-002.pt").unlink()
-    quality.train("wgan --gp 10", seed=3, args=args)
+
+
+def test_a_training_that_was_stopped_before_its_last_copy_makes_only_the_copy(commands):
+    train_two_epochs()
+    (FOLDER / "g-002.pt").unlink()
+    train_two_epochs()
     assert len(commands) == 2
-    assert (folder / "g-002.pt").exists()
-    # An earlier epoch is gone for good.
-    (folder / "g-001.pt").unlink()
+    assert (FOLDER / "g-002.pt").exists()
+
+
+def test_an_earlier_epoch_without_a_copy_is_gone_for_good(commands):
+    train_two_epochs()
+    (FOLDER / "g-001.pt").unlink()
     with pytest.raises(common.UserError, match="gone past epoch 1"):
-        quality.train("wgan --gp 10", seed=3, args=args)
+        train_two_epochs()
