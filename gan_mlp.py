@@ -202,7 +202,14 @@ SETTINGS = {
         PLAIN | {"epochs": 200, "beta1": 0.5},
     ),
     "hidden": (
-        OURS | {"lr_falls_after": 40, "r1_grows_after": 20},
+        OURS
+        | {
+            "batch_size": 64,
+            "lr": 5e-4,
+            "lr_falls_after": 40,
+            "r1_grows_after": 20,
+            "ema": 0.9998,
+        },
         PLAIN | {"epochs": 30, "batch_size": 128},
     ),
 }
