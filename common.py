@@ -242,7 +242,8 @@ def save_losses(folder, curves, title):
     data = np.genfromtxt(
         folder / "losses.csv", delimiter=",", names=True, deletechars="", ndmin=1
     )
-    epochs = data["step"] * data["epoch"][-1] / data["step"][-1]
+    steps_per_epoch = data["step"][-1] / data["epoch"][-1]
+    epochs = data["step"] / steps_per_epoch
     window = len(data) // 50 + 1  # steps in the moving mean
     figure = Figure(figsize=(9, 3.2 * len(curves)), layout="constrained")
     panels = figure.subplots(len(curves), sharex=True, squeeze=False)[:, 0]
@@ -312,7 +313,7 @@ DEFAULTS = {
     "tensorboard": False,
     "dry_run": False,
 }
-# With --resume these may change: they do not change what an epoch computes.
+# With --resume these may change: they are not part of what is learned.
 MAY_CHANGE = {"epochs", "device", "graph", "data_dir", "sample_every", "tensorboard"}
 
 
@@ -448,7 +449,11 @@ def parse_args(parser, script):
     saved = checkpoint["args"]
     for name, value in typed.items():
         if name in saved and name not in MAY_CHANGE and value != saved[name]:
-            option = f"--{name.replace('_', '-')} {value}"
+            option = f"--{name.replace('_', '-')}"
+            if not isinstance(value, bool):
+                option += f" {value}"
+            elif not value:
+                option = option.replace("--", "--no-")
             raise UserError(
                 f"{option} does not fit {path}, which has {saved[name]}: "
                 "leave it out, or name another run"
@@ -474,10 +479,13 @@ def find_checkpoint(name, script):
                 raise UserError(f"nothing to resume: there is no {path}")
         return path
     for path in newest("*/ckpt.pt"):
-        with contextlib.suppress(UserError):  # a damaged file of another run
+        try:
             generator = load(path.with_name("g.pt"))  # it is quicker to read
-            if generator["script"] == script:
-                return path
+        except UserError as error:
+            print(f"* passed over {path.parent}: {error}")
+            continue
+        if generator["script"] == script:
+            return path
     raise UserError(
         f"nothing to resume: there is no run of {script}.py in runs; "
         "name the folder of one that is elsewhere: --resume FOLDER"
@@ -544,8 +552,8 @@ class Recorded:
     Python needs to start the next. A graph starts them all with one command.
 
     The first call computes the step as usual: in the first step of all, Adam makes its
-    state. The second records it. The others replay the record, with new images and new
-    noise. Numbers that Python gave, as the learning rate, are part of the record: so
+    state. The second records it, which computes nothing. It and all later calls replay
+    the record, with new images and new noise. Numbers that Python gave, as the learning rate, are part of the record: so
     each epoch makes a new one. A `print` in the step is heard in the first two calls
     only, and one of a tensor's value cannot be recorded: --no-graph.
     """
@@ -707,7 +715,7 @@ def free_folder(name):
 
 
 @contextlib.contextmanager
-def open_losses(folder, names, epoch, steps):
+def open_losses(folder, names, epochs_done, steps_per_epoch):
     """losses.csv, for this process alone, with the rows of the epochs that are done."""
     if RANK > 0:
         yield None
@@ -718,7 +726,7 @@ def open_losses(folder, names, epoch, steps):
     try:
         lock(table)
         with disk_errors_are_the_users():
-            keep_rows(table, epoch * steps, epoch)
+            keep_rows(table, epochs_done * steps_per_epoch, epochs_done)
             if table.tell() == 0:
                 table.write(",".join(["epoch", "step", *names]) + "\n")
                 table.flush()
@@ -743,14 +751,15 @@ def lock(file):
         pass  # Windows, or a disk without locks: append_losses notices others, too
 
 
-def keep_rows(table, rows, epoch):
+def keep_rows(table, rows, epochs_done):
     """Cut off the rows of an epoch that was not finished."""
     table.seek(0)
     lines = [line for line in table.readlines() if line.endswith("\n")]
     kept = lines[: 1 + rows]
-    if epoch and len(kept) < 1 + rows:
+    if epochs_done and len(kept) < 1 + rows:
         print(f"* {table.name} has lost lines: {max(len(kept) - 1, 0)} of {rows}")
-    elif epoch and not kept[-1].startswith(f"{epoch},"):
+    elif epochs_done and not kept[-1].startswith(f"{epochs_done},"):
+        # The last epoch does not end there: epochs had another number of steps.
         raise UserError(
             f"{table.name} is of more or fewer images: resume with the same"
         )

@@ -276,7 +276,7 @@ def update_average(average, G, ema, step):
     """An exponential moving average (EMA) of G's weights and BatchNorm statistics.
 
     The new values count 1 at the first step, so that the untrained G is forgotten; then
-    less and less, down to 1 - ema.
+    less and less, down to 1 - ema. Until then it is over about a tenth of the steps.
     """
     weight = max(1 - ema, 10 / (step + 9))
     for old, new in zip(average.state_dict().values(), G.state_dict().values()):
@@ -302,7 +302,7 @@ def batches(images, args, epoch):
 
 def check_networks(average, D, z, images):
     """Before hours of training: do the networks fit the images and each other?"""
-    fake = average(z)  # so far a copy of G, but it does not train
+    fake = average(z)  # so far a copy of G, and BatchNorm's statistics stay as they are
     if fake.shape[1:] != images.shape[1:]:
         made, wanted = list(fake.shape[1:]), list(images.shape[1:])
         raise common.UserError(f"G makes images of {made}, the real ones are {wanted}")
@@ -325,13 +325,17 @@ def check_training(losses, G, D, epoch):
     numbers = [losses, *G.state_dict().values(), *D.state_dict().values()]
     if not all(tensor.isfinite().all() for tensor in numbers):
         raise common.UserError(
-            f"epoch {epoch} ended in infinite numbers, unsaved: try a smaller --lr"
+            f"epoch {epoch} ended in infinite numbers and is not saved: "
+            "try a smaller --lr"
         )
     last = dict(zip(LOSSES, losses[-1].tolist()))
-    all_are_real = last["loss_G"] < 0.01  # D gives 1 even for generated images
+    all_are_real = last["loss_G"] < 0.01  # D gives 0.99 even for generated images
     all_are_fake = last["D(x)"] < EPS  # D gives 0 even for real images
-    if all_are_real or all_are_fake:  # a Sigmoid at 1 or at 0 has no gradient
-        raise common.UserError(f"D is stuck, epoch {epoch} unsaved: try a smaller --lr")
+    if all_are_real or all_are_fake:  # so near to 1 or 0, a Sigmoid hardly learns
+        raise common.UserError(
+            f"D is stuck, all images are the same to it. Epoch {epoch} is not saved: "
+            "try a smaller --lr"
+        )
 
 
 def read_options():

@@ -200,7 +200,7 @@ def update_average(average, G, ema, step):
     """An exponential moving average (EMA) of G's weights and BatchNorm statistics.
 
     The new values count 1 at the first step, so that the untrained G is forgotten; then
-    less and less, down to 1 - ema.
+    less and less, down to 1 - ema. Until then it is over about a tenth of the steps.
     """
     weight = max(1 - ema, 10 / (step + 9))
     for old, new in zip(average.state_dict().values(), G.state_dict().values()):
@@ -230,7 +230,7 @@ def batches(images, args, epoch):
 
 def check_networks(average, D, z, images):
     """Before hours of training: do the networks fit the images and each other?"""
-    fake = average(z)  # so far a copy of G, but it does not train
+    fake = average(z)  # so far a copy of G, and BatchNorm's statistics stay as they are
     if fake.shape[1:] != images.shape[1:]:
         made, wanted = list(fake.shape[1:]), list(images.shape[1:])
         raise common.UserError(f"G makes images of {made}, the real ones are {wanted}")
@@ -250,7 +250,8 @@ def check_training(losses, G, D, epoch):
     numbers = [losses, *G.state_dict().values(), *D.state_dict().values()]
     if not all(tensor.isfinite().all() for tensor in numbers):
         raise common.UserError(
-            f"epoch {epoch} ended in infinite numbers, unsaved: try a smaller --lr"
+            f"epoch {epoch} ended in infinite numbers and is not saved: "
+            "try a smaller --lr"
         )
 
 

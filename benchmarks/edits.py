@@ -79,7 +79,9 @@ class BasicGeneratorOfMuchNoise(gan_mlp.BasicGenerator):
 
 # ---- report D: the order of the two steps in PyTorch-GAN
 def generator_first(G, D, opt_G, opt_D, real, z, bf16=False, r1=0.0, new_z=False):
-    """A step of G, then one of D on the same images: no new z. It knows no penalty."""
+    """A step of G, then one of D on the same images. So new_z has no meaning here."""
+    if r1:
+        raise common.UserError("this order of steps knows no penalty: --report")
     autocast = torch.autocast(z.device.type, torch.bfloat16, enabled=bf16)
 
     D.requires_grad_(False)

@@ -33,7 +33,7 @@ class Training:
 @dataclass
 class Part:
     what: str  # the part of the claim that this condition is about
-    trained: str  # which trainings: see below
+    trained: str  # such as "basic@3 deep<=50 upsample": claims.py explains it
     measure: callable  # gives names and numbers: see measures.py
     holds: str  # a condition on them, for each training
 
@@ -54,7 +54,7 @@ def verdict(answers):
     if not answers:
         return "not trained yet"
     if len(answers) >= 3:
-        enough = 7 / 8 * len(answers)
+        enough = 7 / 8 * len(answers)  # of three to seven trainings, that is all
         if yes >= enough:
             return "holds"
         return "does not hold" if no >= enough else "no rule"
@@ -67,8 +67,8 @@ def is_met(condition, numbers):
     """Whether numbers meet a condition, such as "FD of tiny < 0.95 * FD of basic - 1"."""
     for one in condition.split(" and "):
         left, sign, right = re.split(" ([<>]) ", one)
-        left, right = value(left, numbers), value(right, numbers)
-        if not (left > right if sign == ">" else left < right):
+        smaller, larger = (left, right) if sign == "<" else (right, left)
+        if not value(smaller, numbers) < value(larger, numbers):
             return False
     return True
 
@@ -76,12 +76,12 @@ def is_met(condition, numbers):
 def value(text, numbers):
     """A sum of products, in which a word is the name of a number."""
     total = 0
-    for sign, product in re.findall(r"(^|[+-] )(.*?)(?= [+-] |$)", text):
-        factors = []
-        for word in product.strip().split(" * "):
-            is_name = word in numbers
-            factors.append(numbers[word] if is_name else float(word))
-        total += -math.prod(factors) if sign == "- " else math.prod(factors)
+    for term in re.split(r" (?=[+-] )", text):
+        sign = -1 if term.startswith("- ") else 1
+        product = 1
+        for word in term.removeprefix("- ").removeprefix("+ ").split(" * "):
+            product *= numbers[word] if word in numbers else float(word)
+        total += sign * product
     return total
 
 
@@ -131,18 +131,23 @@ def keep_networks(folder, look):
 def train_until(look, name, seed, args, bar):
     folder = folder_of(name, seed, args.root)
     script, *options = args.trainings[name].command.split()
-    is_edit = script.endswith("edits.py")
     command = [sys.executable, HERE.parent / script]
-    command += options[:1] if is_edit else []
+    if script.endswith("edits.py"):  # the name of the edit comes first, also to resume
+        edit, *options = options
+        command.append(edit)
     command += ["--epochs", look, "--device", args.device]
-    command += ["--data-dir", args.data_dir] if args.data_dir else []
+    if args.data_dir:
+        command += ["--data-dir", args.data_dir]
     if (folder / "ckpt.pt").exists():
         command += ["--resume", folder]
     else:
         shutil.rmtree(folder, ignore_errors=True)  # it was stopped in its first epoch
-        command += options[1:] if is_edit else options
+        command += options
         command += ["--dataset", "fashion-mnist", "--seed", seed, "--out", folder]
     run_and_log(command, Path(f"{folder}.log"), bar, args.trainings[name].seconds)
+
+
+RUNNING = []  # the processes of the trainings
 
 
 def run_and_log(command, path, bar, seconds, cwd=None):
@@ -155,11 +160,13 @@ def run_and_log(command, path, bar, seconds, cwd=None):
             command, cwd=cwd, stdout=subprocess.PIPE, stderr=log, text=True
         ) as process,
     ):
+        RUNNING.append(process)
         for line in process.stdout:
             log.write(line)
             log.flush()
             if line.startswith("epoch "):
                 bar.update(seconds / 60)
+    RUNNING.remove(process)
     if process.returncode:
         raise common.UserError(f"{' '.join(command)} ended early: see {path}")
 
@@ -180,12 +187,13 @@ def train_dry(name, seed, _, args, bar):
     head, *rows = (folder / "losses.csv").read_text().splitlines()
     lines = [head]
     for epoch in range(1, args.trainings[name].looks[-1] + 1):
+        # three times the two steps, for a measure that needs thirds of an epoch
         lines += [re.sub("^1,", f"{epoch},", row) for row in rows] * 3
     (folder / "losses.csv").write_text("\n".join(lines) + "\n")
 
 
 def train_all(trainings, args):
-    """Train what is missing, some at once. One that fails does not stop the others.
+    """Train what is missing, some at once. A script that ends early does not stop the others.
 
     trainings: {(name, seed): the last epoch that is asked for}
     """
@@ -212,6 +220,8 @@ def train_all(trainings, args):
                 else:
                     job.result()
         except BaseException:
+            for process in RUNNING:  # they do not hear of a kill of this program
+                process.terminate()
             pool.shutdown(cancel_futures=True)
             raise
     for message in failed:
@@ -272,14 +282,14 @@ def comparisons(part, seed, root):
 
 
 def best(counted):
-    """Of {epochs: count}: what most seeds have; of those, the oldest."""
+    """Of {epochs: count}: what most seeds have; of those, the latest epochs."""
     return max(counted, key=lambda epochs: (counted[epochs], epochs))
 
 
 def measure(part, args, judge):
     """A list of what was measured: the trainings, the seed, the numbers."""
     if not part.trained:
-        return [{"of": "", "seed": None, "numbers": plain(part.measure())}]
+        return [{"of": "", "seed": None, "numbers": six_digits(part.measure())}]
     counted = {}
     for seed in seeds_of(part, args):
         for epochs in comparisons(part, seed, args.root):
@@ -296,13 +306,14 @@ def measure(part, args, judge):
             runs.append(
                 measures.Run(name, folder_of(name, seed, args.root), epoch, judge)
             )
-        numbers = plain(part.measure(*runs))
-        if not any(math.isnan(number) for number in numbers.values()):
-            found.append({"of": of, "seed": seed, "numbers": numbers})
+        numbers = six_digits(part.measure(*runs))
+        if any(math.isnan(number) for number in numbers.values()):
+            numbers = {}  # it draws no trousers, or D has no lead: neither yes nor no
+        found.append({"of": of, "seed": seed, "numbers": numbers})
     return found
 
 
-def plain(numbers):
+def six_digits(numbers):
     return {name: float(f"{number:.6g}") for name, number in numbers.items()}
 
 
@@ -372,6 +383,8 @@ def conclude(part, measured, seeds=None):
     """The verdict on a part: by the epochs that most seeds have."""
     groups = {}
     for each in measured:
+        if not each["numbers"]:
+            continue
         if each["seed"] is None or not seeds or each["seed"] in seeds:
             groups.setdefault(each["of"], []).append(each)
     if not groups:
@@ -394,9 +407,16 @@ def conclude(part, measured, seeds=None):
 def rounded(number):
     """As many digits as a reader needs."""
     size = abs(number)
-    digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 3
+    if size >= 100:
+        digits = 0
+    elif size >= 10:
+        digits = 1
+    elif size >= 0.1:
+        digits = 2
+    else:
+        digits = 3
     text = f"{number:.{digits}f}"
-    return text.lstrip("-") if float(text) == 0 else text
+    return text.lstrip("-") if float(text) == 0 else text  # 0.000, not -0.000
 
 
 def span(numbers):

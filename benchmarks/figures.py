@@ -122,7 +122,7 @@ def progress(run, path):
 
 def perturb(run, path):
     """Eight images, and under them single entries of z set to other values."""
-    z = torch.randn(8, 100, generator=torch.manual_seed(SEED))
+    z = torch.randn(8, 100, generator=torch.Generator().manual_seed(SEED))
     labels, rows = ["unchanged"], [z]
     for position in measures.POSITIONS:
         for value in VALUES:
@@ -133,13 +133,17 @@ def perturb(run, path):
 
 
 def real(run, path):
-    """real_vs_fake.png as the run draws it."""
-    shutil.copy(run.folder / "real_vs_fake.png", path)
+    """Eight real images, and under them eight of the generator."""
+    train = common.find_images("fashion-mnist") or common.SAMPLE
+    images = common.read_idx(train)[:8] / 127.5 - 1
+    z = torch.randn(8, 100, generator=torch.Generator().manual_seed(SEED))
+    pictures = common.grid(torch.cat([images, run.draw(z)]))
+    common.save_sheet(path, pictures, rows=["real", "generated"])
 
 
 def loop(run, path):
     """Report C's loop, which sets all five entries each time, beside one entry at a time."""
-    z = torch.randn(8, 100, generator=torch.manual_seed(SEED))
+    z = torch.randn(8, 100, generator=torch.Generator().manual_seed(SEED))
     labels, left, right = [], [], []
     in_loop = z.clone()
     for position in measures.POSITIONS:
@@ -161,7 +165,7 @@ def loop(run, path):
 def noise(runs, path):
     """Trained with 0.3 times the noise, with all of it, and with 3 times; then z times 0.3 and 3
     after a usual training. All of the same z."""
-    z = torch.randn(12, 100, generator=torch.manual_seed(SEED))
+    z = torch.randn(12, 100, generator=torch.Generator().manual_seed(SEED))
     small, usual, large = runs
     rows = {
         "trained with 0.3 z": small.draw(z),

@@ -22,7 +22,7 @@ brightness  mean grey, from 0 to 255
 sharpness   mean difference of neighbouring pixels, as a share of that of real images
 kept        share of images that stay of their class when one entry of z, of five tried,
             is set to 5: near 1 for a generator that responds smoothly
-saturated   share of pixels within 1 % of black or white
+saturated   share of pixels within 1.3 of 255 grey levels of black or white
 
 The features are this classifier's, so its numbers stand beside each other, and not
 beside the FIDs of papers: theirs are the features of an Inception network, which was

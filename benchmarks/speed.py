@@ -46,7 +46,7 @@ import common
 
 BATCH = 128  # images
 EPOCH = 60_000
-# The fewest images that are whole steps in all scripts: wgan.py's take 5 batches, or 2.
+# A multiple of the images of a step in all scripts: wgan.py --gp takes 2 batches in one.
 FEW = 10 * BATCH
 # Every network of the project: the command, and how many images are measured.
 CASES = {
@@ -148,18 +148,18 @@ def run_usual(command, folder, device):
     G, D = networks(command)
     G.to(device)
     D.to(device)
+    if module.__name__ == "wgan":
+        n_critic = step_settings(command)["n_critic"]  # for as many steps of G as ours
     if "--gp" in options:
         make = partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.9))
-        n_critic = step_settings(command)["n_critic"]  # for as many steps of G as ours
         penalty = module.gradient_penalty
-        epoch = partial(usual_wgan, n_critic=n_critic, penalty=penalty)
+        train_epoch = partial(usual_wgan, n_critic=n_critic, penalty=penalty)
     elif module.__name__ == "wgan":
         make = partial(torch.optim.RMSprop, lr=5e-5)
-        n_critic = step_settings(command)["n_critic"]
-        epoch = partial(usual_wgan, n_critic=n_critic)
+        train_epoch = partial(usual_wgan, n_critic=n_critic)
     else:
         make = partial(torch.optim.Adam, lr=2e-4)
-        epoch = usual_gan
+        train_epoch = usual_gan
     opt_G = make(G.parameters())
     opt_D = make(D.parameters())
 
@@ -171,9 +171,9 @@ def run_usual(command, folder, device):
         data, batch_size=BATCH, shuffle=True, drop_last=True
     )
     five = itertools.islice(loader, 5)
-    epoch(G, D, opt_G, opt_D, five, device)  # to warm up
+    train_epoch(G, D, opt_G, opt_D, five, device)  # to warm up
     print("epoch 0")
-    epoch(G, D, opt_G, opt_D, loader, device)
+    train_epoch(G, D, opt_G, opt_D, loader, device)
     print("epoch 1")
 
 
@@ -304,7 +304,7 @@ def measure_loop(what, command, images, folder, device, bf16=False):
 def measure_script(checkout, command, images, folder, device, bf16=False):
     """Seconds per epoch and MB of a checkout's script.
 
-    An epoch ends once, however many images it has. So two measurements, with few images
+    The end of an epoch, its files, costs the same however many images it has. So two measurements, with few images
     and with many, tell its end from its steps. On CUDA an epoch takes seconds: one is
     enough, of all images.
     """
@@ -364,7 +364,7 @@ def measure(name, args):
 
 # ---- the tables and the picture
 
-NOT_ON_CUDA = ("floor : own", "floor : bf16", "MB usual", "own", "bf16")
+NOT_ON_CUDA = ("floor : own", "floor : bf16", "MB usual", "MB own", "MB bf16")
 
 
 def row_of_usual(seconds, memory):
@@ -386,8 +386,8 @@ def row_of_usual(seconds, memory):
         "usual : bf16": f"{usual / own_bf16:.2f}",
         "floor : bf16": f"{floor_bf16 / own_bf16:.2f}",
         "MB usual": f"{memory['usual']:.0f}",
-        "own": f"{memory['own']:.0f}",
-        "bf16": f"{memory_bf16:.0f}",
+        "MB own": f"{memory['own']:.0f}",
+        "MB bf16": f"{memory_bf16:.0f}",
     }
 
 

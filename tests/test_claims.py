@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -142,6 +143,36 @@ def test_training_goes_on_where_it_stopped(tmp_path, monkeypatch):
     (folder / "g-005.pt").unlink()  # stopped before the copy
     evidence.train("edit", 1, 30, args, None)
     assert len(typed) == 2 and (folder / "g-005.pt").read_text() == "5"
+
+
+def test_when_one_job_breaks_the_scripts_of_the_others_are_stopped(
+    tmp_path, monkeypatch
+):
+    waits = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+    def train(name, seed, last, args, bar):
+        if name == "waits":
+            evidence.run_and_log(waits, tmp_path / "waits.log", bar, seconds=1)
+        while not evidence.RUNNING:
+            time.sleep(0.01)
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(evidence, "train", train)
+    monkeypatch.setattr(evidence, "minutes_left", lambda *_: 1)
+    args = SimpleNamespace(jobs=2, dry_run=False)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        evidence.train_all({("breaks", 0): 1, ("waits", 0): 1}, args)
+    assert time.monotonic() - began < 30
+    assert not evidence.RUNNING
+
+
+def test_a_training_of_which_nothing_can_be_measured_says_neither_yes_nor_no():
+    part = evidence.Part("better", "deep", None, "FD < 100")
+    measured = records("deep@5", 90.0, 95.0)
+    measured.append({"of": "deep@5", "seed": 2, "numbers": {}})
+    found = evidence.conclude(part, measured)
+    assert (found.verdict, found.seeds) == ("points that way", [0, 1])
 
 
 def test_no_training_goes_further_than_its_claims_ask():

@@ -111,14 +111,16 @@ def test_the_learning_rate_falls_after_its_epoch(run):
 def test_the_penalty_grows_after_its_epoch(run):
     if run.script == "wgan":
         pytest.skip("it has another penalty, which stays as it is")
-    third = 0.2 if run.script == "gan_cnn" else 0.2 * (3 / 2)  # gan_cnn's stays
-    for epoch, weight in zip(EPOCHS, (0.2, 0.2, third)):
+    grown = (0.2, 0.2 * 2, 0.2 * 3)
+    stays = (0.2, 0.2, 0.2)
+    weights = stays if run.script == "gan_cnn" else grown
+    for epoch, weight in zip(EPOCHS, weights):
         for step in run.epoch(epoch):
-            assert step.settings["r1"] == weight, f"epoch {epoch}"
+            assert step.settings["r1"] == pytest.approx(weight), f"epoch {epoch}"
 
 
 def test_settings_reach_the_step(run):
-    wanted = {"new_z": True, "bf16": True}
+    wanted = {"new_z": True, "bf16": False}
     if run.script == "wgan":
         gp = 3 if "--gp" in run.line else 0
         wanted |= {"n_critic": 2, "clip": 0.02, "gp": gp}
@@ -236,6 +238,7 @@ def large_critic():
 
 @pytest.mark.parametrize("way", ["gan_mlp", "wgan --gp 1"])
 def test_G_comes_nearer_to_the_images(way, tmp_path):
+    torch.manual_seed(0)
     images = torch.zeros(640, 1, 28, 28).byte()  # squares of many greys, on black
     images[..., 6:20, 8:22] = torch.randint(100, 256, (640, 1, 1, 1)).byte()
     G, D = SCRIPTS["gan_mlp"].ARCHS["basic"]
@@ -267,9 +270,11 @@ def test_a_checkpoint_has_all_that_the_training_goes_on_from(run):
 
 
 def test_both_files_say_what_they_are_of(run):
-    for content in run.files.values():
+    default = {"gan_mlp": "basic", "gan_cnn": "conv7"}.get(run.script, "transpose")
+    for name in ("g.pt", "ckpt.pt"):
+        content = run.files[name]
         assert content["script"] == run.script
-        assert content["arch"] in SCRIPTS[run.script].ARCHS
+        assert content["arch"] == default
         assert content["z_dim"] == 100
         assert content["epoch"] == 3
         assert content["args"]["seed"] == SEED
@@ -645,7 +650,7 @@ def test_check_training_finds_a_D_that_is_stuck_in_the_end(script, name, value):
     losses[-2, column] = value
     module.check_training(losses, small_G(), small_D(), 5)  # it has found its way out
     losses[-1, column] = value
-    with pytest.raises(common.UserError, match="D is stuck, epoch 5 unsaved"):
+    with pytest.raises(common.UserError, match="D is stuck.* Epoch 5 is not saved"):
         module.check_training(losses, small_G(), small_D(), 5)
 
 
@@ -661,7 +666,9 @@ def test_a_broken_epoch_does_not_replace_the_checkpoint_before_it(script, tmp_pa
 
     with pytest.raises(common.UserError, match="epoch 2 ended in infinite numbers"):
         train(tmp_path, script, train_step=breaks_in_epoch_2)
-    for path in tmp_path.glob("runs/*/*.pt"):
+    paths = list(tmp_path.glob("runs/*/*.pt"))
+    assert {path.name for path in paths} == {"g.pt", "ckpt.pt"}
+    for path in paths:
         assert torch.load(path, weights_only=True)["epoch"] == 1, path.name
     (table,) = tmp_path.glob("runs/*/losses.csv")
     assert "\n2," not in table.read_text(), "losses of the broken epoch"

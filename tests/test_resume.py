@@ -52,6 +52,7 @@ def test_without_a_name_it_is_the_script_s_newest_run(type_in, replace_step):
         os.utime(f"runs/{name}/ckpt.pt", (age, age))
     result = type_in("gan_mlp", "--resume", "--epochs", "2")
     assert "going on with runs/apple after" in result.out
+    assert "passed over runs/damaged: " in result.out
     os.utime("runs/zebra/ckpt.pt", (99, 99))
     os.utime("runs/apple/ckpt.pt", (98, 98))
     result = type_in("gan_mlp", "--resume", "--epochs", "2")
@@ -157,7 +158,7 @@ def test_what_changes_an_epoch_is_refused(type_in, refused):
         refused(f"{option} does not fit", *line)
     for option in ("--bf16", "--report", "--dry-run"):
         line = ["gan_mlp", "--resume", "run", option]
-        refused(f"{option} True does not fit", *line)
+        refused(f"{option} does not fit", *line)
 
 
 def test_the_same_value_may_be_typed_again(type_in):

@@ -175,7 +175,7 @@ def test_row_beside_the_usual_loop():
     row = speed.make_row(SECONDS, MEMORY, args)
     assert " | ".join(row) == (
         "usual s/epoch | own s/epoch | images/s | usual : own | floor : own | "
-        "bf16 s/epoch | usual : bf16 | floor : bf16 | MB usual | own | bf16"
+        "bf16 s/epoch | usual : bf16 | floor : bf16 | MB usual | MB own | MB bf16"
     )
     assert " | ".join(row.values()) == (
         "30.0 | 12.00 | 5,000 | 2.50 | 0.75 | 10.00 | 3.00 | 0.50 | 800 | 900 | 950"
