@@ -534,7 +534,7 @@ def parse_args():
         "--seed",
         type=seed,
         nargs="+",
-        default=[23231],  # as in reports B and C
+        default=[23231],  # as in report C
         help="of z; a figure for each (23231)",
     )
     add("--out", type=Path, help="the figure, .png (perturb.png beside the generator)")

@@ -95,9 +95,9 @@ TRAININGS = {
     "upsample": Training(
         "dcgan.py --arch upsample --report --bf16", (2, 5, 20, 50, 200), 250),
     "upsample-noise-0.3": Training(
-        "benchmarks/edits.py upsample-noise-0.3 --report --bf16", (2, 5, 20), 250),
+        "benchmarks/edits.py upsample-noise-0.3 --report --bf16", (2,), 250),
     "upsample-noise-3": Training(
-        "benchmarks/edits.py upsample-noise-3 --report --bf16", (2, 5, 20), 250),
+        "benchmarks/edits.py upsample-noise-3 --report --bf16", (2,), 250),
     # report D
     "deep": Training("gan_mlp.py --arch deep --report", (2, 5, 20, 50, 200), 23),
     "deep-no-bn": Training("benchmarks/edits.py deep-no-bn --report", (5,), 23),

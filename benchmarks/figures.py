@@ -17,7 +17,7 @@ import measures
 import common
 
 DOCS = HERE.parent / "docs"
-SEED = 23231  # of z, as in reports B and C
+SEED = 23231  # of z, as in report C
 VALUES = (-1, 5, 10)
 
 # Which figures there are of a training, and at which epoch (None: at its last look).
