@@ -478,7 +478,8 @@ def test_every_row_has_the_same_settings(script):
 @each_script
 def test_what_was_typed_counts_more_than_the_row(script, monkeypatch):
     typed = "--epochs 7 --batch-size 6 --lr 0.5 --ema 0 --bf16 --z-dim 9 --seed 4"
-    options = read_options(monkeypatch, f"{script} {typed}")
+    ours = read_options(monkeypatch, f"{script} {typed}")
+    source = read_options(monkeypatch, f"{script} {typed} --report")
     wanted = {
         "epochs": 7,
         "batch_size": 6,
@@ -488,7 +489,8 @@ def test_what_was_typed_counts_more_than_the_row(script, monkeypatch):
         "z_dim": 9,
         "seed": 4,
     }
-    assert {name: options[name] for name in wanted} == wanted
+    assert {name: ours[name] for name in wanted} == wanted
+    assert {name: source[name] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize(

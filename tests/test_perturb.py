@@ -207,7 +207,7 @@ def test_the_example_draws_what_the_table_measures(draw, sheets):
     assert np.array_equal(sheet.picture, picture_of(G, zs, columns=8))
     assert sheet.rows == list(zs)
     assert sheet.columns == []
-    assert sheet.title == "gan_cnn.py --arch separable, epoch 20, seed 23231"
+    assert sheet.title == "gan_cnn.py --arch separable, epoch 100, seed 23231"
     # 8 columns and 16 rows of pictures at three dots a pixel, and room for labels
     height, width = plt.imread("runs/gan_cnn/perturb.png").shape[:2]
     assert 0 < width - 8 * 87 < 200
@@ -454,7 +454,7 @@ def test_the_newest_runs_generator_is_taken(draw):
 
 def test_before_there_is_a_run_it_is_the_one_in_data(draw):
     out = draw(f"{SHORT} --out figure.png")
-    what = "gan_cnn.py --arch separable, epoch 20, trained on fashion-mnist"
+    what = "gan_cnn.py --arch separable, epoch 100, trained on fashion-mnist"
     assert f"generator: {perturb.SHIPPED} ({what})\n" in out
     how = Path(HERE, "docs", "quality.md").read_text("utf-8")
     assert "python gan_cnn.py --arch separable" in how

@@ -114,43 +114,6 @@ def test_a_dry_run_overwrites_no_other_and_is_not_taken_for_the_newest(type_in):
 # ---- what it says
 
 
-@pytest.fixture
-def options(monkeypatch):
-    """The options with which a command line trains."""
-
-    def options(script, *words):
-        monkeypatch.setattr(sys, "argv", [f"{script}.py", *words])
-        args, _ = importlib.import_module(script).read_options()
-        return vars(args)
-
-    return options
-
-
-@each_family
-def test_the_settings_of_a_network_are_ours_or_its_source_s(family, options):
-    script, _, arch, *more = family
-    name = arch
-    if script == "wgan":
-        name = "gp" if more else "clip"
-    ours, source = importlib.import_module(script).SETTINGS[name]
-    gp = {"gp": 10.0} if more else {}
-    assert options(*family).items() >= (ours | gp).items()
-    assert options(*family, "--report").items() >= (source | gp).items()
-
-
-@each_script
-def test_what_was_typed_wins_over_the_settings(script, options):
-    typed = "--report --lr 0.003 --ema 0.25 --z-dim 7 --bf16 --seed 5 --sample-every 9"
-    args = options(script, *typed.split())
-    assert args["report"] is True
-    assert args["lr"] == 0.003
-    assert args["ema"] == 0.25
-    assert args["z_dim"] == 7
-    assert args["bf16"] is True
-    assert args["seed"] == 5
-    assert args["sample_every"] == 9
-
-
 @each_script
 @pytest.mark.parametrize("precision", ["bfloat16", "float32"])
 def test_before_training_it_shows_the_networks_and_what_it_uses(
