@@ -15,6 +15,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import measures
 
 import common
+from perturb import draw_z
 
 DOCS = HERE.parent / "docs"
 SEED = 23231  # of z, as in report C
@@ -50,13 +51,11 @@ def draw_all(root, docs=DOCS, seed=0):
     if basic:
         loop(basic, docs / "c-loop.png")
         report(docs / "c-loop.png", basic)
-    noises = [
-        find(name, 3, root, seed)
-        for name in ("basic-noise-0.3", "basic", "basic-noise-3")
-    ]
-    if all(noises):
-        noise(noises, docs / "a-noise.png")
-        report(docs / "a-noise.png", *noises)
+    small = find("basic-noise-0.3", 3, root, seed)
+    large = find("basic-noise-3", 3, root, seed)
+    if small and basic and large:
+        noise(small, basic, large, docs / "a-noise.png")
+        report(docs / "a-noise.png", small, basic, large)
 
 
 def find(name, epoch, root, seed):
@@ -87,7 +86,8 @@ def losses(run, path):
     curves = {"loss": ("loss_D", "loss_G"), "output of D": ("D(x)", "D(G(z))")}
     if "distance" in columns:
         curves = {"Wasserstein estimate": ("distance",)} | curves
-    lines = (run.folder / "losses.csv").read_text().splitlines()[: len(run.losses) + 1]
+    lines = (run.folder / "losses.csv").read_text().splitlines()
+    lines = lines[: 1 + len(run.losses)]  # the names, and the steps up to the epoch
     new = path.with_suffix(".losses")  # save_losses reads and writes in a folder
     new.mkdir()
     try:
@@ -105,46 +105,52 @@ def progress(run, path):
         epoch = int(sample.stem.removeprefix("epoch_"))
         if epoch <= run.epoch:
             drawn[epoch] = sample
-    wishes = [run.epoch * part / 4 for part in range(5)]
     epochs = sorted(drawn)  # of two that are as near, the earlier one
-    shown = sorted(
-        {min(epochs, key=lambda epoch: abs(epoch - wish)) for wish in wishes}
-    )
+    shown = set()
+    for part in range(5):
+        wish = run.epoch * part / 4
+        nearest = min(epochs, key=lambda epoch: abs(epoch - wish))
+        shown.add(nearest)
     strips = []
-    for epoch in shown:
+    for epoch in sorted(shown):
         picture = np.asarray(Image.open(drawn[epoch]).convert("L"))
         picture = picture[::3, ::3]  # a dot for a pixel
         half = picture[: len(picture) // 2 + 1]
         strips.append(np.pad(half, 4, constant_values=255))
-    labels = [f"epoch {epoch}" for epoch in shown]
-    common.save_sheet(path, np.concatenate(strips, axis=1), columns=labels, fontsize=12)
+    labels = [f"epoch {epoch}" for epoch in sorted(shown)]
+    picture = np.concatenate(strips, axis=1)
+    common.save_sheet(path, picture, columns=labels, fontsize=12)
 
 
 def perturb(run, path):
     """Eight images, and under them single entries of z set to other values."""
-    z = torch.randn(8, 100, generator=torch.Generator().manual_seed(SEED))
-    labels, rows = ["unchanged"], [z]
+    z = draw_z(SEED, samples=8, z_dim=100)
+    labels = ["unchanged"]
+    rows = [z]
     for position in measures.POSITIONS:
         for value in VALUES:
             labels.append(f"z[{position}] = {value}")
             rows.append(measures.changed(z, position, value))
-    pictures = run.draw(torch.cat(rows))
-    common.save_sheet(path, common.grid(pictures, 8, zoom=2), rows=labels, fontsize=11)
+    images = run.draw(torch.cat(rows))
+    picture = common.grid(images, columns=8, zoom=2)
+    common.save_sheet(path, picture, rows=labels, fontsize=11)
 
 
 def real(run, path):
     """Eight real images, and under them eight of the generator."""
     train = common.find_images("fashion-mnist") or common.SAMPLE
     images = common.read_idx(train)[:8] / 127.5 - 1
-    z = torch.randn(8, 100, generator=torch.Generator().manual_seed(SEED))
-    pictures = common.grid(torch.cat([images, run.draw(z)]))
-    common.save_sheet(path, pictures, rows=["real", "generated"])
+    z = draw_z(SEED, samples=8, z_dim=100)
+    picture = common.grid(torch.cat([images, run.draw(z)]))
+    common.save_sheet(path, picture, rows=["real", "generated"])
 
 
 def loop(run, path):
     """Report C's loop, which sets all five entries each time, beside one entry at a time."""
-    z = torch.randn(8, 100, generator=torch.Generator().manual_seed(SEED))
-    labels, left, right = [], [], []
+    z = draw_z(SEED, samples=8, z_dim=100)
+    labels = []
+    left = []
+    right = []
     in_loop = z.clone()
     for position in measures.POSITIONS:
         for value in VALUES:
@@ -152,21 +158,19 @@ def loop(run, path):
             in_loop[:, measures.POSITIONS] = value
             left.append(in_loop.clone())
             right.append(measures.changed(z, position, value))
-    sheets = [
-        common.grid(run.draw(torch.cat(rows)), 8, zoom=2) for rows in (left, right)
-    ]
-    gap = np.full((len(sheets[0]), 24), 255, np.uint8)
-    picture = np.concatenate([sheets[0], gap, sheets[1]], axis=1)
+    left_sheet = common.grid(run.draw(torch.cat(left)), columns=8, zoom=2)
+    right_sheet = common.grid(run.draw(torch.cat(right)), columns=8, zoom=2)
+    gap = np.full((len(left_sheet), 24), 255, np.uint8)
+    picture = np.concatenate([left_sheet, gap, right_sheet], axis=1)
     titles = ["report C's loop", "one entry at a time"]
     common.save_sheet(path, picture, columns=titles, rows=labels, fontsize=11)
     save_small(path, Image.open(path), colours=24)
 
 
-def noise(runs, path):
+def noise(small, usual, large, path):
     """Trained with 0.3 times the noise, with all of it, and with 3 times; then z times 0.3 and 3
     after a usual training. All of the same z."""
-    z = torch.randn(12, 100, generator=torch.Generator().manual_seed(SEED))
-    small, usual, large = runs
+    z = draw_z(SEED, samples=12, z_dim=100)
     rows = {
         "trained with 0.3 z": small.draw(z),
         "trained with z": usual.draw(z),
@@ -174,5 +178,5 @@ def noise(runs, path):
         "trained with z, drawn with 0.3 z": usual.draw(0.3 * z),
         "trained with z, drawn with 3 z": usual.draw(3 * z),
     }
-    sheet = common.grid(torch.cat(list(rows.values())), 12, zoom=2)
-    common.save_sheet(path, sheet, rows=list(rows), fontsize=11)
+    picture = common.grid(torch.cat(list(rows.values())), columns=12, zoom=2)
+    common.save_sheet(path, picture, rows=list(rows), fontsize=11)

@@ -18,6 +18,11 @@ def pixels(path):
     return (matplotlib.image.imread(path) * 255).round()
 
 
+def grey(image):
+    """From [-1, 1] to the grey levels 0 to 255."""
+    return ((image + 1) * 127.5).round().numpy()
+
+
 @pytest.fixture
 def sheets(monkeypatch):
     """What was drawn as a sheet: pictures and labels by the names of their files."""
@@ -99,15 +104,16 @@ def test_samples_are_64_images_in_rows_of_eight(tmp_path, sheets):
     sample = pixels(tmp_path / "samples" / "epoch_003.png")
     frame = 1
     side = 28 + frame
-    dark_grey = round((-0.25 + 1) * 127.5)
-    wanted = np.full((8 * side + frame, 8 * side + frame), float(dark_grey))
+    size = 8 * side + frame
+    dark_grey = grey(torch.tensor(-0.25))
+    wanted = np.full((size, size), dark_grey)
     for number, image in enumerate(fakes):
-        top = number // 8 * side + frame
-        left = number % 8 * side + frame
-        tile = ((image[0] + 1) * 127.5).round()
-        wanted[top : top + 28, left : left + 28] = tile
-    wanted = wanted.repeat(3, axis=0).repeat(3, axis=1)
-    np.testing.assert_array_equal(sample, wanted)
+        row, column = divmod(number, 8)
+        top = row * side + frame
+        left = column * side + frame
+        wanted[top : top + 28, left : left + 28] = grey(image[0])
+    zoomed = wanted.repeat(3, axis=0).repeat(3, axis=1)
+    np.testing.assert_array_equal(sample, zoomed)
 
 
 def test_real_images_stand_above_generated_ones(tmp_path, sheets):
@@ -117,15 +123,13 @@ def test_real_images_stand_above_generated_ones(tmp_path, sheets):
     compared, labels = sheets["real_vs_fake.png"]
     assert labels["rows"] == ["real", "generated"]
     compared = compared[::3, ::3]  # each pixel is zoomed to 3 by 3
-    real, fake = np.split(
-        compared[1:, 1:], 2
-    )  # without the frame above and on the left
+    compared = compared[1:, 1:]  # without the frame above and on the left
+    real, fake = np.split(compared, 2)
     for number in range(8):
         left = number * (28 + 1)
-        tile = slice(left, left + 28)
-        np.testing.assert_array_equal(real[:28, tile], images[number, 0])
-        wanted = ((fakes[number, 0] + 1) * 127.5).round()
-        np.testing.assert_array_equal(fake[:28, tile], wanted)
+        columns = slice(left, left + 28)
+        np.testing.assert_array_equal(real[:28, columns], images[number, 0])
+        np.testing.assert_array_equal(fake[:28, columns], grey(fakes[number, 0]))
 
 
 def test_progress_shows_the_samples_nearest_to_the_quarters(tmp_path, sheets):
@@ -139,9 +143,13 @@ def test_progress_shows_the_samples_nearest_to_the_quarters(tmp_path, sheets):
     strip, labels = sheets["progress.png"]
     shown = [0, 4, 10, 13]  # 4 is nearest to 3 and to 7; 10 is as near to 11 as 12
     assert labels["columns"] == [f"epoch {epoch}" for epoch in shown]
-    for epoch, part in zip(shown, np.split(strip, 4, axis=1)):
-        np.testing.assert_array_equal(part[9:-9, 9:-9], np.full((20, 30), 10 * epoch))
-        assert (part[:9] == 255).all()
+    parts = np.split(strip, 4, axis=1)
+    for epoch, part in zip(shown, parts):
+        picture = part[9:-9, 9:-9]
+        margin = part[:9]
+        assert picture.shape == (20, 30)
+        assert (picture == 10 * epoch).all()
+        assert (margin == 255).all()
 
 
 # ---- losses.png
@@ -165,13 +173,21 @@ def test_curves_are_the_losses_and_their_moving_mean(tmp_path, figures):
     epoch = (step - 1) // 25 + 1
     values = np.random.default_rng(0).normal(size=(4, 175)).round(4)
     table = np.transpose([epoch, step, *values])
-    names = "epoch,step,loss_D,loss_G,D(x),D(G(z))"
-    np.savetxt(tmp_path / "losses.csv", table, "%.6g", ",", header=names, comments="")
+    np.savetxt(
+        tmp_path / "losses.csv",
+        table,
+        fmt="%.6g",
+        delimiter=",",
+        header="epoch,step,loss_D,loss_G,D(x),D(G(z))",
+        comments="",
+    )
     common.save_losses(tmp_path, gan_mlp.CURVES, "a title")
     top, bottom = figures["losses.png"].axes
     assert top.get_title("left") == "a title"
-    assert (top.get_ylabel(), bottom.get_ylabel()) == ("loss", "output of D")
-    pairs = [axes.lines[n : n + 2] for axes in (top, bottom) for n in (0, 2)]
+    assert top.get_ylabel() == "loss"
+    assert bottom.get_ylabel() == "output of D"
+    # Of each loss two lines: every step, and the mean.
+    pairs = [top.lines[:2], top.lines[2:], bottom.lines[:2], bottom.lines[2:]]
     labels = [mean.get_label() for _, mean in pairs]
     assert labels == ["loss_D", "loss_G", "D(x)", "D(G(z))"]
     for wanted, (raw, mean) in zip(values, pairs):
@@ -188,9 +204,10 @@ def test_curves_are_the_losses_and_their_moving_mean(tmp_path, figures):
 def test_a_few_spikes_do_not_flatten_the_curves(tmp_path, figures):
     values = np.random.default_rng(0).uniform(size=2000)
     values[[500, 1500]] = 1000
-    rows = [f"1,{n},{value:.6g}" for n, value in enumerate(values, start=1)]
-    table = "\n".join(["epoch,step,loss_D", *rows, ""])
-    (tmp_path / "losses.csv").write_text(table)
+    lines = ["epoch,step,loss_D"]
+    for step, value in enumerate(values, start=1):
+        lines.append(f"1,{step},{value:.6g}")
+    (tmp_path / "losses.csv").write_text("\n".join(lines) + "\n")
     common.save_losses(tmp_path, {"loss": ("loss_D",)}, "")
     low, high = figures["losses.png"].axes[0].get_ylim()
     assert -0.1 < low < 0.1
@@ -207,8 +224,11 @@ def test_a_sheet_has_its_picture_dot_for_dot(tmp_path):
     sheet = pixels(path)
     # Somewhere in the sheet stands the picture. Drawing may round by 1.
     windows = np.lib.stride_tricks.sliding_window_view(sheet, picture.shape)
-    differences = [abs(row - picture).max(axis=(1, 2)).min() for row in windows]
-    assert min(differences) <= 1
+    smallest = 255
+    for row in windows:
+        largest_differences = abs(row - picture).max(axis=(1, 2))
+        smallest = min(smallest, largest_differences.min())
+    assert smallest <= 1
     assert sheet.shape[0] > 90  # the labels
     assert sheet.shape[1] > 150
 
